@@ -1,0 +1,1 @@
+"""Performance of Perdure beside a peer that speaks the same protocol. Run `python -m benchmarks --help`."""

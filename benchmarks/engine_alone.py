@@ -1,0 +1,270 @@
+"""The engine alone, in one process on one core, on an SQLite file with full durability: no server, no SDK.
+
+The worker is synthetic and calls the engine as a handler does. It answers the first task of a run with an activity, the
+next ones with another activity or the run's completion. Every start, task and completion passes through the same rules
+and the same durable batches as in a server; what is missing is gRPC and the handlers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import uvloop
+from google.protobuf.message import Message
+from temporalio.api.command.v1 import (
+    Command,
+    CompleteWorkflowExecutionCommandAttributes,
+    ScheduleActivityTaskCommandAttributes,
+)
+from temporalio.api.common.v1 import ActivityType, Payload, Payloads, RetryPolicy, WorkflowType
+from temporalio.api.enums.v1 import CommandType, EventType, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import (
+    PollActivityTaskQueueRequest,
+    PollActivityTaskQueueResponse,
+    PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse,
+    RespondActivityTaskCompletedRequest,
+    RespondWorkflowTaskCompletedRequest,
+    StartWorkflowExecutionRequest,
+)
+
+from benchmarks._measure import Benchmark, Conditions, Figures, Row, Subject
+from perdure.server.app import spare_the_collector
+from perdure.server.core import tokens
+from perdure.server.core.inputs import CompleteActivity, Start
+from perdure.server.core.records import WorkflowKey
+from perdure.server.engine.clock import SystemClock
+from perdure.server.engine.engine import Engine
+from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
+from perdure.server.store.sqlite import SqliteStore
+
+_WORKFLOWS = 6000
+_SEQUENCES = 800
+_STEPS = 10
+_WARM_UP = 300
+_STARTERS = 32
+_WORKFLOW_POLLERS = 64
+_ACTIVITY_POLLERS = 64
+_OPEN_AT_MOST = 200
+_POLL_SECONDS = 60.0
+
+# Looked up once: the worker is part of what is measured, and should be as little of it as possible.
+_ACTIVITY_COMPLETED = EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED
+_SCHEDULE_ACTIVITY = CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK
+_COMPLETE_WORKFLOW = CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION
+_ALLOW_DUPLICATE = WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
+_FAIL = WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+_GREETING = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"Hello, user!"')])
+
+
+async def measure(subject: Subject, conditions: Conditions) -> Figures:
+    """Run one round in a process of its own, so that nothing else shares its core or its interpreter."""
+    counts = [str(conditions.count(_WORKFLOWS)), str(conditions.count(_SEQUENCES))]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "benchmarks.engine_alone",
+        str(conditions.directory),
+        *counts,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the engine's process ended with {process.returncode}")
+    figures: dict[str, float] = json.loads(output)
+    return figures
+
+
+BENCHMARK = Benchmark(
+    "engine",
+    (
+        Row(
+            "engine.workflows",
+            "engine alone, one core, FULL sync: one-activity workflows",
+            "/s",
+            target="2,000",
+            more_is_better=True,
+            digits=0,
+        ),
+        Row("engine.workflow_cpu", "  CPU per workflow, start and synthetic worker included", "ms"),
+        Row("engine.activities", "  activities of ten-activity workflows", "/s", more_is_better=True, digits=0),
+        Row("engine.activity_cpu", "  CPU per activity", "ms"),
+    ),
+    measure,
+    alone=True,
+)
+
+
+class _SyntheticWorker:
+    """Callers and workers of one kind of workflow: `steps` activities one after the other."""
+
+    def __init__(self, engine: Engine, steps: int) -> None:
+        self._engine = engine
+        self._steps = steps
+        self._namespace_id = engine.namespaces.resolve(DEFAULT_NAMESPACE).namespace_id
+        self._queue = f"bench-{uuid.uuid4()}"
+        self._room = asyncio.Semaphore(_OPEN_AT_MOST)
+        self._closed = 0
+
+    async def run(self, count: int) -> None:
+        """Start `count` workflows and run all of them to their end."""
+        self._closed = 0
+        done = asyncio.Event()
+        workers = [asyncio.create_task(self._work_on_workflows(count, done)) for _ in range(_WORKFLOW_POLLERS)]
+        workers += [asyncio.create_task(self._work_on_activities()) for _ in range(_ACTIVITY_POLLERS)]
+        numbers = iter(range(count))
+        try:
+            async with asyncio.TaskGroup() as starters:
+                for _ in range(_STARTERS):
+                    starters.create_task(self._start(numbers))
+            await done.wait()
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _start(self, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            await self._room.acquire()
+            request = StartWorkflowExecutionRequest(
+                namespace=DEFAULT_NAMESPACE,
+                workflow_id=f"{self._queue}-{number}",
+                workflow_type=WorkflowType(name="Bench"),
+                task_queue=TaskQueue(name=self._queue),
+                input=_GREETING,
+                request_id=f"start-{number}",
+                workflow_id_reuse_policy=_ALLOW_DUPLICATE,
+                workflow_id_conflict_policy=_FAIL,
+            )
+            request.workflow_task_timeout.FromSeconds(10)
+            await self._engine.submit(WorkflowKey(self._namespace_id, request.workflow_id), Start("", request))
+
+    async def _work_on_workflows(self, count: int, done: asyncio.Event) -> None:
+        poll = PollWorkflowTaskQueueRequest(
+            namespace=DEFAULT_NAMESPACE, task_queue=TaskQueue(name=self._queue), identity="w"
+        )
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + _POLL_SECONDS
+            task = _parsed(
+                await self._engine.poll_workflow_task(self._namespace_id, poll, deadline), PollWorkflowTaskQueueResponse
+            )
+            if not task.task_token:
+                continue
+            command = self._decide(task.history.events)
+            request = RespondWorkflowTaskCompletedRequest(
+                namespace=DEFAULT_NAMESPACE, task_token=task.task_token, commands=[command], identity="w"
+            )
+            await self._engine.complete_workflow_task(tokens.decode_workflow_task(task.task_token), request)
+            if command.command_type == _COMPLETE_WORKFLOW:
+                self._room.release()
+                self._closed += 1
+                if self._closed == count:
+                    done.set()
+
+    def _decide(self, events: Sequence[HistoryEvent]) -> Command:
+        completed = sum(event.event_type == _ACTIVITY_COMPLETED for event in events)
+        return _complete() if completed == self._steps else _schedule(str(completed), self._queue)
+
+    async def _work_on_activities(self) -> None:
+        poll = PollActivityTaskQueueRequest(
+            namespace=DEFAULT_NAMESPACE, task_queue=TaskQueue(name=self._queue), identity="a"
+        )
+        loop = asyncio.get_running_loop()
+        while True:
+            deadline = loop.time() + _POLL_SECONDS
+            task = _parsed(
+                await self._engine.poll_activity_task(self._namespace_id, poll, deadline), PollActivityTaskQueueResponse
+            )
+            if not task.task_token:
+                continue
+            request = RespondActivityTaskCompletedRequest(
+                namespace=DEFAULT_NAMESPACE, task_token=task.task_token, result=_GREETING, identity="a"
+            )
+            token = tokens.decode_activity(task.task_token)
+            key = WorkflowKey(token.namespace_id, token.workflow_id)
+            await self._engine.submit(key, CompleteActivity(token.run_id, token, request))
+
+
+_ReplyT = TypeVar("_ReplyT", bound=Message)
+
+
+def _parsed(reply: _ReplyT | bytes, kind: type[_ReplyT]) -> _ReplyT:
+    """Read a reply that the engine may have serialised already."""
+    return kind.FromString(reply) if isinstance(reply, bytes) else reply
+
+
+def _schedule(activity_id: str, task_queue: str) -> Command:
+    attributes = ScheduleActivityTaskCommandAttributes(
+        activity_id=activity_id,
+        activity_type=ActivityType(name="greet"),
+        task_queue=TaskQueue(name=task_queue),
+        input=_GREETING,
+        retry_policy=RetryPolicy(),
+    )
+    attributes.start_to_close_timeout.FromSeconds(60)
+    return Command(
+        command_type=_SCHEDULE_ACTIVITY,
+        schedule_activity_task_command_attributes=attributes,
+    )
+
+
+def _complete() -> Command:
+    return Command(
+        command_type=_COMPLETE_WORKFLOW,
+        complete_workflow_execution_command_attributes=CompleteWorkflowExecutionCommandAttributes(result=_GREETING),
+    )
+
+
+async def _alone(directory: Path, workflows: int, sequences: int) -> Figures:
+    """Take the figures in this process."""
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=directory) as folder:
+        store = SqliteStore(f"{folder}/bench.db")
+        await store.open()
+        engine = Engine(store, SystemClock())
+        await engine.start()
+        try:
+            await _SyntheticWorker(engine, 1).run(_WARM_UP)
+            seconds, cpu_seconds = await _timed(_SyntheticWorker(engine, 1), workflows)
+            steps_seconds, steps_cpu_seconds = await _timed(_SyntheticWorker(engine, _STEPS), sequences)
+        finally:
+            await engine.stop()
+            await store.close()
+    return {
+        "engine.workflows": workflows / seconds,
+        "engine.workflow_cpu": cpu_seconds * 1000 / workflows,
+        "engine.activities": sequences * _STEPS / steps_seconds,
+        "engine.activity_cpu": steps_cpu_seconds * 1000 / (sequences * _STEPS),
+    }
+
+
+async def _timed(worker: _SyntheticWorker, count: int) -> tuple[float, float]:
+    began, cpu_before = time.perf_counter(), time.process_time()
+    await worker.run(count)
+    return time.perf_counter() - began, time.process_time() - cpu_before
+
+
+def _main(arguments: Sequence[str]) -> None:
+    """Pin this process to one core, before any thread is made, and print the figures as JSON."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    directory, workflows, sequences = arguments
+    spare_the_collector()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(_alone(Path(directory), int(workflows), int(sequences)))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

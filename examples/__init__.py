@@ -1,0 +1,1 @@
+"""Programs that show Perdure at work; each folder is one example and has its own README."""

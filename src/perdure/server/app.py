@@ -1,0 +1,206 @@
+"""The composition root: puts a server together out of its parts, runs it, and takes it apart in the opposite order.
+
+The only module that knows the concrete store, the clock and the front ends. It must never hold a rule of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, NamedTuple
+
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+
+from perdure.server.core.errors import Refusal
+from perdure.server.engine.clock import SystemClock
+from perdure.server.engine.engine import Engine
+from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
+from perdure.server.frontends.grpc.frontend import GrpcFrontend
+from perdure.server.handlers.call import DirectCall
+from perdure.server.handlers.registry import methods
+from perdure.server.handlers.search_attributes import add_search_attributes
+from perdure.server.handlers.server import Server
+from perdure.server.logging import configure
+from perdure.server.settings import ServerSettings, sqlite_path
+from perdure.server.store.interface import StoreError
+from perdure.server.store.sqlite import SqliteStore
+
+_log = logging.getLogger(__name__)
+
+_NEW_OBJECTS_PER_COLLECTION: Final = 10_000
+"""Python's own is 700."""
+
+
+class CannotServe(Exception):
+    """The server could not start, or could not go on. The message says why, and what would do."""
+
+
+class RunningServer(NamedTuple):
+    """A server that answers calls."""
+
+    port: int
+    fenced: asyncio.Event
+    """Set when another process has taken over the store: nothing can be written any more."""
+
+
+@asynccontextmanager
+async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
+    """Run a server for as long as the context lasts.
+
+    At the end it takes no new calls, answers those in progress, and closes the store.
+
+    Raises:
+        CannotServe: A part could not start; those already started are stopped.
+    """
+    async with AsyncExitStack() as parts:
+        store = await _open_store(settings)
+        parts.push_async_callback(store.close)
+        clock = SystemClock()
+        engine = Engine(store, clock, settings.engine)
+        try:
+            await engine.start(settings.namespaces, retention_seconds=settings.namespace_retention_seconds)
+        except StoreError as error:
+            raise CannotServe(f"cannot take over the store {settings.db}: {error}") from error
+        parts.push_async_callback(engine.stop)
+        server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
+        await _register_search_attributes(server, settings)
+        frontend = GrpcFrontend(
+            server, methods(), address=settings.address, concurrent_calls_max=settings.concurrent_calls_max
+        )
+        try:
+            port = await frontend.start()
+        except OSError as error:
+            raise CannotServe(
+                f"{error}; another process may be listening there: stop it or take another port"
+            ) from error
+        parts.push_async_callback(_drain, frontend, engine, settings.shutdown_grace_seconds)
+        yield RunningServer(port, engine.fenced_event)
+
+
+async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once.
+
+    Args:
+        settings: What to serve.
+        ready: Called once with the port, when calls are answered.
+
+    Raises:
+        CannotServe: The server could not start, or another process took over its store.
+    """
+    told_to_stop = asyncio.Event()
+    _on_stop_signal(told_to_stop)
+    async with running(settings) as server:
+        _log.info("serving", extra={"ip": settings.ip, "port": server.port, "db": settings.db})
+        if ready is not None:
+            ready(server.port)
+        await _first_of(told_to_stop, server.fenced)
+        _log.info("stopping")
+    _log.info("stopped")
+    if server.fenced.is_set():
+        raise CannotServe(f"another process has taken over the store {settings.db}; only one at a time may serve it")
+
+
+def run(
+    settings: ServerSettings,
+    *,
+    ready: Callable[[int], None] | None = None,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Serve in this process until a signal ends it, on the fastest event loop there is.
+
+    Args:
+        settings: What to serve, and how to log.
+        ready: Called once with the port, when calls are answered.
+        warnings: Lines to log first, as warnings.
+        notes: Lines to log first, for information.
+
+    Raises:
+        CannotServe: The server could not start, or another process took over its store.
+    """
+    configure(settings.log_format, settings.log_level)
+    for line in warnings:
+        _log.warning(line)
+    for line in notes:
+        _log.info(line)
+    spare_the_collector()
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, ready))
+
+
+def spare_the_collector() -> None:
+    """Have Python look for circles of garbage less often: the engine makes hardly any, and the search is a tenth of it.
+
+    For processes of our own only: what is imported by now is never looked through again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS_PER_COLLECTION)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -> None:
+    """Take no new calls, end those that only wait, and let the others finish."""
+    closing = asyncio.create_task(frontend.stop(grace_seconds), name="front end stop")
+    await engine.drain()
+    await closing
+
+
+async def _open_store(settings: ServerSettings) -> SqliteStore:
+    try:
+        store = SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
+        await store.open()
+    except (StoreError, ValueError) as error:
+        raise CannotServe(f"cannot open the store {settings.db}: {error}") from error
+    return store
+
+
+async def _register_search_attributes(server: Server, settings: ServerSettings) -> None:
+    if not settings.search_attributes:
+        return
+    types = {name: IndexedValueType.ValueType(number) for name, number in settings.search_attributes.items()}
+    for namespace in {DEFAULT_NAMESPACE, *settings.namespaces}:
+        request = AddSearchAttributesRequest(search_attributes=types, namespace=namespace)
+        try:
+            await add_search_attributes(server, request, DirectCall())
+        except Refusal as error:
+            raise CannotServe(f"cannot register the search attributes: {error}") from error
+
+
+def _on_stop_signal(told_to_stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if told_to_stop.is_set():
+            _log.warning("a second signal: stopping at once")
+            os._exit(128 + number)
+        told_to_stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if sys.platform == "win32":
+            # The loops there take no signals: the handler runs between bytecodes and wakes the loop itself.
+            signal.signal(number, lambda number, _: loop.call_soon_threadsafe(stop, number))
+        else:
+            loop.add_signal_handler(number, stop, number)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop

@@ -1,0 +1,129 @@
+"""The commands of a workflow about activities: schedule one, ask to cancel one."""
+
+from __future__ import annotations
+
+from temporalio.api.command.v1 import Command
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.enums.v1 import CommandType
+from temporalio.api.history.v1 import (
+    ActivityTaskCanceledEventAttributes,
+    ActivityTaskCancelRequestedEventAttributes,
+    ActivityTaskScheduledEventAttributes,
+)
+
+from perdure.server.core import registry
+from perdure.server.core.checks import (
+    activity_id_taken,
+    check_request_cancel_activity,
+    no_cancellable_activity,
+    normalize_schedule_activity,
+)
+from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.machines import activity
+from perdure.server.core.run import Run
+from perdure.server.core.transition import Transition
+
+NOT_STARTED = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_NOT_STARTED"')])
+
+
+def _check_schedule(batch: CommandBatch, command: Command) -> None:
+    normalized = normalize_schedule_activity(
+        command.schedule_activity_task_command_attributes, batch.facts, batch.limits
+    )
+    if normalized.activity_id in batch.activity_ids:
+        raise activity_id_taken(normalized.activity_id)
+    batch.activity_ids.add(normalized.activity_id)
+    batch.facts.pending_activities += 1
+    batch.new_activities[batch.next_command_event_id] = normalized.activity_id
+    command.schedule_activity_task_command_attributes.CopyFrom(normalized)
+
+
+def _record_schedule(t: Transition, command: Command) -> None:
+    attributes = command.schedule_activity_task_command_attributes
+    scheduled = ActivityTaskScheduledEventAttributes(
+        activity_id=attributes.activity_id,
+        activity_type=attributes.activity_type,
+        task_queue=attributes.task_queue,
+        schedule_to_close_timeout=attributes.schedule_to_close_timeout,
+        schedule_to_start_timeout=attributes.schedule_to_start_timeout,
+        start_to_close_timeout=attributes.start_to_close_timeout,
+        heartbeat_timeout=attributes.heartbeat_timeout,
+        workflow_task_completed_event_id=t.run.last_task_completed_event_id,
+        retry_policy=attributes.retry_policy,
+        use_workflow_build_id=attributes.use_workflow_build_id,
+    )
+    if attributes.HasField("header"):
+        scheduled.header.CopyFrom(attributes.header)
+    if attributes.HasField("input"):
+        scheduled.input.CopyFrom(attributes.input)
+    if attributes.HasField("priority"):
+        scheduled.priority.CopyFrom(attributes.priority)
+    event = t.record(scheduled, user_metadata=command.user_metadata)
+    t.touch_activity(event.event_id)
+    t.run.arm(activity.ALARM, event.event_id)
+    if attributes.request_eager_execution:
+        t.eager_activities.append(event.event_id)
+    else:
+        t.effects.append(activity.ready(t.run, t.run.activities[event.event_id]))
+
+
+def _check_cancel(batch: CommandBatch, command: Command) -> None:
+    attributes = command.request_cancel_activity_task_command_attributes
+    check_request_cancel_activity(attributes, batch.facts, batch.limits)
+    scheduled_event_id = attributes.scheduled_event_id
+    if scheduled_event_id in batch.canceled_activities:
+        raise no_cancellable_activity(scheduled_event_id)
+    batch.canceled_activities.add(scheduled_event_id)
+    new_activity_id = batch.new_activities.get(scheduled_event_id)
+    if new_activity_id is not None:
+        batch.activity_ids.remove(new_activity_id)
+        batch.facts.pending_activities -= 1
+        return
+    pending = batch.run.activities.get(scheduled_event_id)
+    if pending is None:
+        if not _closing_is_buffered(batch.run, scheduled_event_id):
+            raise no_cancellable_activity(scheduled_event_id)
+        return
+    if pending.cancel_requested:
+        raise no_cancellable_activity(scheduled_event_id)
+    if pending.state is not activity.State.STARTED:
+        batch.activity_ids.remove(pending.activity_id)
+        batch.facts.pending_activities -= 1
+
+
+def _closing_is_buffered(run: Run, scheduled_event_id: int) -> bool:
+    for event in run.buffered:
+        for name in ("completed", "failed", "timed_out", "canceled"):
+            attributes = getattr(event, f"activity_task_{name}_event_attributes")
+            if attributes.scheduled_event_id == scheduled_event_id:
+                return True
+    return False
+
+
+def _record_cancel(t: Transition, command: Command) -> None:
+    scheduled_event_id = command.request_cancel_activity_task_command_attributes.scheduled_event_id
+    requested = t.record(
+        ActivityTaskCancelRequestedEventAttributes(
+            scheduled_event_id=scheduled_event_id,
+            workflow_task_completed_event_id=t.run.last_task_completed_event_id,
+        ),
+        user_metadata=command.user_metadata,
+    )
+    pending = t.run.activities.get(scheduled_event_id)
+    if pending is None:
+        return
+    t.touch_activity(scheduled_event_id)
+    if pending.state is activity.State.STARTED:
+        return
+    t.record_behind_commands(
+        ActivityTaskCanceledEventAttributes(
+            scheduled_event_id=scheduled_event_id,
+            latest_cancel_requested_event_id=requested.event_id,
+            details=NOT_STARTED,
+            identity=t.identity,
+        )
+    )
+
+
+registry.command(CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK, check=_check_schedule, record=_record_schedule)
+registry.command(CommandType.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK, check=_check_cancel, record=_record_cancel)

@@ -1,0 +1,58 @@
+"""Signals: messages that change a run's state and return nothing. A repeated request id is known and does nothing."""
+
+from __future__ import annotations
+
+from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionSignaledEventAttributes
+from temporalio.api.workflowservice.v1 import SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest
+
+from perdure.server.core import registry
+from perdure.server.core.errors import InvalidArgument, NotFound
+from perdure.server.core.inputs import Signal
+from perdure.server.core.machines import workflow_task
+from perdure.server.core.run import Run
+from perdure.server.core.transition import Transition
+
+
+@registry.handles(Signal)
+def _signal(t: Transition, signal: Signal) -> None:
+    run, request = t.run, signal.request
+    if request.request_id and request.request_id in run.request_ids:
+        return
+    if not run.is_open:
+        raise NotFound("workflow execution already completed")
+    require_room(t)
+    remember(t, request.request_id)
+    record(t, request, request.input.SerializeToString() if request.HasField("input") else b"")
+    workflow_task.schedule(t)
+
+
+def require_room(t: Transition) -> None:
+    """Refuse a signal where the run has taken as many as it may."""
+    limit = t.world.limits.signals_per_execution
+    if limit and t.run.signal_count >= limit:
+        raise InvalidArgument(f"exceeded workflow execution limit for signal events ({limit})")
+
+
+def remember(t: Transition, request_id: str) -> None:
+    """Keep a request id, so that its repetition is known."""
+    if request_id:
+        t.run.request_ids.add(request_id)
+        t.run.changes.requests.append(request_id)
+        t.touch()
+
+
+def record(
+    t: Transition, request: SignalWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest, data: bytes
+) -> None:
+    """Record the Signaled event of a request; `data` is its input, serialised."""
+    attributes = WorkflowExecutionSignaledEventAttributes(signal_name=request.signal_name, identity=request.identity)
+    if data:
+        attributes.input.ParseFromString(data)
+    if request.HasField("header"):
+        attributes.header.CopyFrom(request.header)
+    t.record(attributes, links=request.links)
+
+
+@registry.applies(WorkflowExecutionSignaledEventAttributes)
+def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionSignaledEventAttributes) -> None:
+    run.signal_count += 1

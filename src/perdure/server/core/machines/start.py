@@ -1,0 +1,163 @@
+"""The beginning of a run: its first event, its first workflow task, and when its time is over.
+
+A start delay, a cron schedule or a retry keeps the first workflow task back: then an alarm schedules it. The run
+timeout counts from the end of that backoff; the execution timeout spans all runs of a chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from temporalio.api.common.v1 import Link, Memo
+from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
+from temporalio.api.sdk.v1 import UserMetadata
+from temporalio.api.workflowservice.v1 import (
+    SignalWithStartWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+)
+
+from perdure.server.core import registry
+from perdure.server.core.checks import without_removals
+from perdure.server.core.cron import next_cron_delay
+from perdure.server.core.durations import duration_of, nanos_of, time_of, timestamp_of
+from perdure.server.core.events import event_at
+from perdure.server.core.machines import workflow_task
+from perdure.server.core.machines.query import Queries
+from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.records import WorkflowKey
+from perdure.server.core.run import Run
+from perdure.server.core.transition import Circumstances, Transition
+
+FIRST_TASK_ALARM: Final = "first_workflow_task"
+RUN_TIMEOUT_ALARM: Final = "run_timeout"
+EXECUTION_TIMEOUT_ALARM: Final = "execution_timeout"
+
+
+def attributes_of_request(
+    request: StartWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest, run_id: str, now: int
+) -> WorkflowExecutionStartedEventAttributes:
+    """Return the first event's attributes for a start by a client.
+
+    Args:
+        request: Validated, with its defaults filled in.
+        run_id: The new run's id.
+        now: The time of the start.
+    """
+    attributes = WorkflowExecutionStartedEventAttributes(
+        workflow_type=request.workflow_type,
+        task_queue=request.task_queue,
+        workflow_task_timeout=request.workflow_task_timeout,
+        original_execution_run_id=run_id,
+        first_execution_run_id=run_id,
+        identity=request.identity,
+        attempt=1,
+        cron_schedule=request.cron_schedule,
+        workflow_id=request.workflow_id,
+    )
+    for name in (
+        "input",
+        "header",
+        "retry_policy",
+        "priority",
+        "versioning_override",
+        "workflow_execution_timeout",
+        "workflow_run_timeout",
+    ):
+        if request.HasField(name):
+            getattr(attributes, name).CopyFrom(getattr(request, name))
+    memo = without_removals(request.memo.fields)
+    if memo:
+        attributes.memo.CopyFrom(Memo(fields=memo))
+    if request.search_attributes.indexed_fields:
+        attributes.search_attributes.CopyFrom(request.search_attributes)
+    if isinstance(request, StartWorkflowExecutionRequest):
+        attributes.completion_callbacks.extend(request.completion_callbacks)
+        if request.HasField("continued_failure"):
+            attributes.continued_failure.CopyFrom(request.continued_failure)
+        if request.HasField("last_completion_result"):
+            attributes.last_completion_result.CopyFrom(request.last_completion_result)
+    backoff = nanos_of(request.workflow_start_delay)
+    if request.cron_schedule:
+        backoff = next_cron_delay(request.cron_schedule, now, now) or 0
+    attributes.first_workflow_task_backoff.CopyFrom(duration_of(backoff))
+    if isinstance(request, StartWorkflowExecutionRequest):
+        attributes.eager_execution_accepted = request.request_eager_execution and not backoff
+    execution_timeout = nanos_of(request.workflow_execution_timeout)
+    if execution_timeout:
+        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + backoff + execution_timeout))
+    return attributes
+
+
+def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
+    """Return the empty state of a run from its first event, which is still to be applied."""
+    attributes = WorkflowExecutionStartedEventAttributes()
+    attributes.CopyFrom(event.workflow_execution_started_event_attributes)
+    at = event_at(event)
+    execution_at = at + nanos_of(attributes.first_workflow_task_backoff)
+    run = Run(key, run_id, attributes, at, execution_at, WorkflowTask(), Queries())
+    run.user_metadata.CopyFrom(event.user_metadata)
+    return run
+
+
+def begin(
+    key: WorkflowKey,
+    run_id: str,
+    attributes: WorkflowExecutionStartedEventAttributes,
+    world: Circumstances,
+    *,
+    user_metadata: UserMetadata | None = None,
+    links: Sequence[Link] = (),
+) -> Transition:
+    """Make a run and record its first event; `schedule_first_task` is to follow."""
+    execution_at = world.now + nanos_of(attributes.first_workflow_task_backoff)
+    run = Run(key, run_id, attributes, world.now, execution_at, WorkflowTask(), Queries())
+    if user_metadata is not None:
+        run.user_metadata.CopyFrom(user_metadata)
+    t = Transition(run, world)
+    t.record(attributes, user_metadata=user_metadata, links=links)
+    arm_timeouts(run)
+    return t
+
+
+def schedule_first_task(t: Transition) -> None:
+    """Schedule the first workflow task, or leave that to the alarm at the end of the backoff."""
+    workflow_task.schedule(t)
+
+
+def arm_timeouts(run: Run) -> None:
+    """Set the alarms that watch over the whole run."""
+    for kind in (FIRST_TASK_ALARM, RUN_TIMEOUT_ALARM, EXECUTION_TIMEOUT_ALARM):
+        run.arm(kind, 0)
+
+
+@registry.applies(WorkflowExecutionStartedEventAttributes)
+def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionStartedEventAttributes) -> None:
+    run.memo.CopyFrom(attributes.memo)
+    run.search_attributes.CopyFrom(attributes.search_attributes)
+
+
+# --- alarms -----------------------------------------------------------------------------------------------------------
+
+
+def _first_task_due_at(run: Run, key: int | str) -> int | None:
+    return run.execution_at if run.is_open and run.waits_for_first_task else None
+
+
+def _first_task(t: Transition, key: int | str) -> None:
+    t.run.had_task = True
+    workflow_task.schedule(t)
+
+
+def run_expires_at(run: Run) -> int | None:
+    """Return when the run times out, None where it has no run timeout."""
+    timeout = nanos_of(run.start.workflow_run_timeout)
+    return run.execution_at + timeout if timeout else None
+
+
+def execution_expires_at(run: Run) -> int | None:
+    """Return when the whole chain of runs times out, None where it has no execution timeout."""
+    return time_of(run.start.workflow_execution_expiration_time) or None
+
+
+registry.alarm(FIRST_TASK_ALARM, due_at=_first_task_due_at, fire=_first_task)

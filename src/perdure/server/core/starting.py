@@ -1,0 +1,194 @@
+"""Starting a workflow id: which policy applies, and what happens to the run that is there.
+
+A repeated request id is answered with the run it made. An open run is a conflict (fail, use it, or terminate it), a
+closed one a reuse (allow, allow after a failure, reject).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.enums.v1 import WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
+from temporalio.api.history.v1 import WorkflowExecutionOptionsUpdatedEventAttributes
+from temporalio.api.workflowservice.v1 import (
+    SignalWithStartWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+)
+
+from perdure.server.core.errors import AlreadyExists
+from perdure.server.core.inputs import SignalWithStart, Start
+from perdure.server.core.machines import closure, held_start, signal, workflow_task
+from perdure.server.core.machines import start as run_start
+from perdure.server.core.machines.dispatch import task_reply
+from perdure.server.core.records import WorkflowKey
+from perdure.server.core.replies import StartReply, WorkflowTaskStarted
+from perdure.server.core.run import Run
+from perdure.server.core.transition import Circumstances, Transition
+
+_Conflict = WorkflowIdConflictPolicy
+_Reuse = WorkflowIdReusePolicy
+_Status = WorkflowExecutionStatus
+
+_FAILED: Final = (
+    _Status.WORKFLOW_EXECUTION_STATUS_FAILED,
+    _Status.WORKFLOW_EXECUTION_STATUS_CANCELED,
+    _Status.WORKFLOW_EXECUTION_STATUS_TERMINATED,
+    _Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT,
+)
+
+
+def start(
+    key: WorkflowKey, current: Run | None, given: Start | SignalWithStart, world: Circumstances
+) -> tuple[list[Transition], StartReply]:
+    """Start a run under the workflow's id, or do what its policies say about the run that is there."""
+    if isinstance(given, SignalWithStart):
+        return _signal_with_start(key, current, given, world)
+    return _start(key, current, given.request, world)
+
+
+def _start(
+    key: WorkflowKey, current: Run | None, request: StartWorkflowExecutionRequest, world: Circumstances
+) -> tuple[list[Transition], StartReply]:
+    if current is None:
+        return _begin(key, current, request, world, [])
+    if request.request_id and request.request_id == current.start_request_id:
+        return _repeat(current, world)
+    if not current.is_open:
+        _require_reusable(current, request.workflow_id_reuse_policy)
+        return _begin(key, current, request, world, [])
+    if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
+        return _begin(key, current, request, world, [_terminate_existing(current, world)])
+    if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
+        return _use_existing(current, request, world)
+    raise _already_started("Workflow execution is already running.", current)
+
+
+def _begin(
+    key: WorkflowKey,
+    current: Run | None,
+    request: StartWorkflowExecutionRequest,
+    world: Circumstances,
+    before: list[Transition],
+) -> tuple[list[Transition], StartReply]:
+    t = _new_run(key, current, request, world)
+    reply = StartReply(t.run.run_id, started=True, status=t.run.status)
+    if request.request_eager_execution and not t.run.waits_for_first_task:
+        reply.eager_task = _start_eagerly(t, request)
+    else:
+        run_start.schedule_first_task(t)
+    return [*before, t], reply
+
+
+def _new_run(
+    key: WorkflowKey,
+    current: Run | None,
+    given: StartWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest,
+    world: Circumstances,
+) -> Transition:
+    run_id = world.new_run_id()
+    attributes = run_start.attributes_of_request(given, run_id, world.now)
+    if current is not None:
+        _retire(current)
+    t = run_start.begin(key, run_id, attributes, world, user_metadata=given.user_metadata, links=given.links)
+    t.run.start_request_id = given.request_id
+    return t
+
+
+def _retire(run: Run) -> None:
+    run.is_current = False
+    run.changes.is_dirty = True
+
+
+def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> WorkflowTaskStarted:
+    workflow_task.schedule_now(t)
+    held_start.hold_start(t, request.identity, request.request_id)
+    return task_reply(t.run, only_new_events=False)
+
+
+def _repeat(current: Run, world: Circumstances) -> tuple[list[Transition], StartReply]:
+    return [Transition(current, world)], StartReply(current.run_id, started=True, status=current.status)
+
+
+def _use_existing(
+    current: Run, request: StartWorkflowExecutionRequest, world: Circumstances
+) -> tuple[list[Transition], StartReply]:
+    t = Transition(current, world)
+    reply = StartReply(current.run_id, started=False, status=current.status)
+    options = request.on_conflict_options
+    if request.request_id in current.request_ids or not (options.attach_request_id or options.attach_links):
+        return [t], reply
+    if options.attach_request_id:
+        signal.remember(t, request.request_id)
+    t.record(
+        WorkflowExecutionOptionsUpdatedEventAttributes(
+            attached_request_id=request.request_id if options.attach_request_id else ""
+        ),
+        links=request.links if options.attach_links else (),
+    )
+    return [t], reply
+
+
+def _terminate_existing(current: Run, world: Circumstances) -> Transition:
+    t = Transition(current, world)
+    text = b'"terminated by a start with the conflict policy TERMINATE_EXISTING"'
+    details = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=text)])
+    closure.terminate(t, reason="TerminateIfRunning WorkflowIdReusePolicy", details=details)
+    return t
+
+
+def _require_reusable(closed: Run, policy: WorkflowIdReusePolicy.ValueType) -> None:
+    if policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE:
+        raise _already_started(
+            "Workflow execution already finished.", closed, "Workflow Id reuse policy: reject duplicate workflow Id."
+        )
+    if policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY and closed.status not in _FAILED:
+        raise _already_started(
+            "Workflow execution already finished successfully.",
+            closed,
+            "Workflow Id reuse policy: allow duplicate workflow Id if last run failed.",
+        )
+
+
+def _already_started(what: str, run: Run, policy: str = "") -> AlreadyExists:
+    message = f"{what} WorkflowId: {run.key.workflow_id}, RunId: {run.run_id}. {policy}".rstrip()
+    detail = WorkflowExecutionAlreadyStartedFailure(start_request_id=run.start_request_id, run_id=run.run_id)
+    return AlreadyExists(message, detail=detail)
+
+
+def _signal_with_start(
+    key: WorkflowKey, current: Run | None, given: SignalWithStart, world: Circumstances
+) -> tuple[list[Transition], StartReply]:
+    request = given.request
+    before: list[Transition] = []
+    if current is not None and request.request_id and request.request_id == current.start_request_id:
+        return _repeat(current, world)
+    if current is not None and current.is_open:
+        if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
+            return _signal_existing(current, given, world)
+        before.append(_terminate_existing(current, world))
+    elif current is not None:
+        _require_reusable(current, request.workflow_id_reuse_policy)
+    t = _new_run(key, current, request, world)
+    signal.record(t, request, _signal_input(given))
+    run_start.schedule_first_task(t)
+    return [*before, t], StartReply(t.run.run_id, started=True, status=t.run.status)
+
+
+def _signal_existing(current: Run, given: SignalWithStart, world: Circumstances) -> tuple[list[Transition], StartReply]:
+    t = Transition(current, world)
+    request = given.request
+    reply = StartReply(current.run_id, started=False, status=current.status)
+    if request.request_id and request.request_id in current.request_ids:
+        return [t], reply
+    signal.require_room(t)
+    signal.remember(t, request.request_id)
+    signal.record(t, request, _signal_input(given))
+    workflow_task.schedule(t)
+    return [t], reply
+
+
+def _signal_input(given: SignalWithStart) -> bytes:
+    request = given.request
+    return request.signal_input.SerializeToString() if request.HasField("signal_input") else b""

@@ -1,0 +1,362 @@
+"""A run as rows, and back. The rows hold what history does not; the rest is folded into them so that loading is cheap.
+
+A row is serialised when a batch is cut, once for all the transitions in it. What is only held in memory (a held start,
+queries) is written as if it had not happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.history.v1 import HistoryEvent
+
+from perdure.server.core.machines import activity as activities
+from perdure.server.core.machines import closure, start, workflow_task
+from perdure.server.core.machines.activity import Activity
+from perdure.server.core.machines.activity import State as ActivityState
+from perdure.server.core.machines.timer import ALARM as TIMER_ALARM
+from perdure.server.core.machines.timer import Timer
+from perdure.server.core.machines.workflow_task import State as TaskState
+from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.records import (
+    ActivityRecord,
+    BufferedEventRecord,
+    EntityWrite,
+    RequestRecord,
+    RunRecord,
+    StoredActivity,
+    StoredRun,
+    TimerRecord,
+    WorkflowKey,
+)
+from perdure.server.core.run import Changes, Run
+
+
+class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
+    """The part of a run's row that only the core reads. Fields are only ever added at the end, with a default."""
+
+    attempt: int
+    scheduled_event_id: int
+    started_event_id: int
+    first_scheduled_at: int
+    timeout: int
+    task_queue: str
+    sticky_deadline: int | None
+    nonce: str
+    request_id: str
+    identity: str
+    history_size_bytes: int
+    suggests_continue_as_new: tuple[int, ...]
+    sticky_queue: str
+    sticky_timeout: int
+    cancel_requested: bool
+    signal_count: int
+    previous_started_event_id: int
+    last_task_completed_event_id: int
+    had_task: bool
+    successor_run_id: str
+    build_id: str
+    start_request_id: str
+    retention_at: int | None
+
+
+class _ActivityState(msgspec.Struct, array_like=True):
+    """The part of an activity's row that only the core reads. Fields are only ever added at the end, with a default."""
+
+    cancel_requested_event_id: int
+    ready_at: int
+    nonce: str
+    request_id: str
+    identity: str
+    heartbeat_details: bytes
+    last_failure: bytes
+    last_identity: str
+    last_attempt_at: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_run = msgspec.msgpack.Decoder(_RunState).decode
+_decode_activity = msgspec.msgpack.Decoder(_ActivityState).decode
+
+_TASK_STATES: Final = {
+    TaskState.NONE: "none",
+    TaskState.SCHEDULED: "scheduled",
+    TaskState.HELD: "scheduled",
+    TaskState.STARTED: "started",
+}
+_TASK_STATE_OF: Final = {"none": TaskState.NONE, "scheduled": TaskState.SCHEDULED, "started": TaskState.STARTED}
+_ACTIVITY_STATES: Final = {
+    ActivityState.SCHEDULED: "scheduled",
+    ActivityState.BACKING_OFF: "backing_off",
+    ActivityState.STARTED: "started",
+}
+_ACTIVITY_STATE_OF: Final = {name: state for state, name in _ACTIVITY_STATES.items()}
+
+
+def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
+    """Return all that changed in an entity's runs since the last cut, as rows, and start anew."""
+    write = EntityWrite(key)
+    for run in runs:
+        changes = run.changes
+        if not changes.is_dirty:
+            continue
+        run.changes = Changes(buffered_from=len(run.buffered))
+        if changes.deleted:
+            write.runs_deleted.append(run.run_id)
+            if not run.stored_version:
+                continue
+        write.runs.append(_run_record(run))
+        run.stored_version += 1
+        write.events.extend(changes.events)
+        if changes.closed:
+            write.runs_closed.append(run.run_id)
+        else:
+            _take_pending(write, run, changes)
+    return write
+
+
+def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
+    for scheduled_event_id in changes.activities:
+        pending = run.activities.get(scheduled_event_id)
+        if pending is None:
+            write.activities_removed.append((run.run_id, scheduled_event_id))
+        else:
+            write.activities.append(_activity_record(run, pending))
+    for timer_id in changes.timers:
+        timer = run.timers.get(timer_id)
+        if timer is None:
+            write.timers_removed.append((run.run_id, timer_id))
+        else:
+            write.timers.append(TimerRecord(run.run_id, timer_id, timer.started_event_id, timer.fires_at))
+    if changes.buffered_cleared:
+        write.buffered_cleared.append(run.run_id)
+    for position in range(changes.buffered_from, len(run.buffered)):
+        data = run.buffered[position].SerializeToString()
+        write.buffered.append(BufferedEventRecord(run.run_id, position, data))
+    for request_id in changes.requests:
+        write.requests.append(RequestRecord(run.run_id, request_id))
+
+
+def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
+    """Return what the store would give back of a run if a batch were cut now; changes nothing.
+
+    Args:
+        run: Any run, with or without changes.
+        events: Its whole history.
+    """
+    record = _run_record(run)
+    record.stored_version = record.version
+    stored = StoredRun(record, events[0].SerializeToString())
+    if not run.is_open:
+        return stored
+    for pending in run.activities.values():
+        scheduled = events[pending.scheduled_event_id - 1].SerializeToString()
+        stored.activities.append(StoredActivity(_activity_record(run, pending), scheduled))
+    for timer in run.timers.values():
+        stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
+    for position, event in enumerate(run.buffered):
+        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.SerializeToString()))
+    stored.request_ids.extend(sorted(run.request_ids))
+    return stored
+
+
+def _run_record(run: Run) -> RunRecord:
+    task = run.task
+    is_scheduled = task.state is TaskState.SCHEDULED or task.state is TaskState.HELD
+    return RunRecord(
+        run.key.namespace_id,
+        run.key.workflow_id,
+        run.run_id,
+        run.stored_version,
+        run.stored_version + 1,
+        run.is_current,
+        run.status,
+        run.start.workflow_type.name,
+        run.start.task_queue.name,
+        run.started_at,
+        run.execution_at,
+        run.closed_at,
+        run.next_event_id,
+        run.history_size_bytes,
+        run.transition_count,
+        run.alarm_at,
+        _TASK_STATES[task.state],
+        task.attempt,
+        task.scheduled_at if task.is_pending else None,
+        task.started_at if task.state is TaskState.STARTED else None,
+        task.task_queue if is_scheduled else None,
+        task.scheduled_at if is_scheduled else None,
+        run.memo.SerializeToString(),
+        run.search_attributes.SerializeToString(),
+        _encode(_run_state(run)),
+    )
+
+
+def _run_state(run: Run) -> _RunState:
+    task = run.task
+    return _RunState(
+        task.attempt,
+        task.scheduled_event_id,
+        task.started_event_id,
+        task.first_scheduled_at,
+        task.timeout,
+        task.task_queue,
+        task.sticky_deadline,
+        task.nonce,
+        task.request_id,
+        task.identity,
+        task.history_size_bytes,
+        task.suggests_continue_as_new,
+        run.sticky_queue,
+        run.sticky_timeout,
+        run.cancel_requested,
+        run.signal_count,
+        run.previous_started_event_id,
+        run.last_task_completed_event_id,
+        run.had_task,
+        run.successor_run_id,
+        run.build_id,
+        run.start_request_id,
+        run.retention_at,
+    )
+
+
+def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
+    is_started = pending.state is ActivityState.STARTED
+    state = _ActivityState(
+        pending.cancel_requested_event_id,
+        pending.ready_at,
+        pending.nonce,
+        pending.request_id,
+        pending.identity,
+        pending.heartbeat_details,
+        pending.last_failure,
+        pending.last_identity,
+        pending.last_attempt_at,
+    )
+    return ActivityRecord(
+        run.run_id,
+        pending.scheduled_event_id,
+        run.key.namespace_id,
+        run.key.workflow_id,
+        pending.activity_id,
+        pending.attributes.activity_type.name,
+        pending.task_queue,
+        _ACTIVITY_STATES[pending.state],
+        pending.cancel_requested,
+        pending.attempt,
+        None if is_started else pending.ready_at,
+        pending.scheduled_at,
+        pending.started_at if is_started else None,
+        pending.heartbeat_at or None,
+        _failure_message(pending.last_failure),
+        pending.identity or None,
+        _encode(state),
+    )
+
+
+def _failure_message(failure: bytes) -> str | None:
+    """Return what people are shown of a failure; not every database can hold a NUL in text."""
+    return Failure.FromString(failure).message.replace("\0", "") if failure else None
+
+
+def restore(stored: StoredRun) -> Run:
+    """Return the run that these rows describe, with its alarms set."""
+    record = stored.run
+    event = HistoryEvent.FromString(stored.started_event)
+    run = start.new_run(WorkflowKey(record.namespace_id, record.workflow_id), record.run_id, event)
+    _restore_row(run, record)
+    for row in stored.activities:
+        pending = _restore_activity(row.record, HistoryEvent.FromString(row.scheduled_event))
+        run.activities[pending.scheduled_event_id] = pending
+        run.activity_ids[pending.activity_id] = pending.scheduled_event_id
+    for timer in stored.timers:
+        run.timers[timer.timer_id] = Timer(timer.timer_id, timer.started_event_id, timer.fires_at)
+    run.buffered = [HistoryEvent.FromString(buffered.data) for buffered in stored.buffered]
+    run.changes.buffered_from = len(run.buffered)
+    run.request_ids = set(stored.request_ids)
+    _arm_all(run)
+    return run
+
+
+def _restore_row(run: Run, record: RunRecord) -> None:
+    state = _decode_run(record.state)
+    run.task = WorkflowTask(
+        state=_TASK_STATE_OF[record.task_state],
+        attempt=state.attempt,
+        scheduled_event_id=state.scheduled_event_id,
+        started_event_id=state.started_event_id,
+        scheduled_at=record.task_scheduled_at or 0,
+        first_scheduled_at=state.first_scheduled_at,
+        started_at=record.task_started_at or 0,
+        timeout=state.timeout,
+        task_queue=state.task_queue,
+        sticky_deadline=state.sticky_deadline,
+        nonce=state.nonce,
+        request_id=state.request_id,
+        identity=state.identity,
+        history_size_bytes=state.history_size_bytes,
+        suggests_continue_as_new=state.suggests_continue_as_new,
+    )
+    run.status = record.status
+    run.closed_at = record.closed_at
+    run.next_event_id = run.tail_first_event_id = record.next_event_id
+    run.history_size_bytes = record.history_size_bytes
+    run.transition_count = record.transition_count
+    run.is_current = record.is_current
+    run.stored_version = record.version
+    run.alarm_at = record.alarm_at
+    run.memo.ParseFromString(record.memo)
+    run.search_attributes.ParseFromString(record.search_attributes)
+    for name in (
+        "sticky_queue",
+        "sticky_timeout",
+        "cancel_requested",
+        "signal_count",
+        "previous_started_event_id",
+        "last_task_completed_event_id",
+        "had_task",
+        "successor_run_id",
+        "build_id",
+        "start_request_id",
+        "retention_at",
+    ):
+        setattr(run, name, getattr(state, name))
+
+
+def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activity:
+    state = _decode_activity(record.state)
+    attributes = scheduled.activity_task_scheduled_event_attributes
+    pending = activities.new_activity(record.scheduled_event_id, record.scheduled_at, attributes)
+    pending.state = _ACTIVITY_STATE_OF[record.status]
+    pending.attempt = record.attempt
+    pending.cancel_requested = record.cancel_requested
+    pending.started_at = record.started_at or 0
+    pending.heartbeat_at = record.last_heartbeat_at or 0
+    for name in (
+        "cancel_requested_event_id",
+        "ready_at",
+        "nonce",
+        "request_id",
+        "identity",
+        "heartbeat_details",
+        "last_failure",
+        "last_identity",
+        "last_attempt_at",
+    ):
+        setattr(pending, name, getattr(state, name))
+    return pending
+
+
+def _arm_all(run: Run) -> None:
+    start.arm_timeouts(run)
+    run.arm(closure.RETENTION_ALARM, 0)
+    run.arm(workflow_task.STICKY_ALARM, 0)
+    run.arm(workflow_task.TIMEOUT_ALARM, 0)
+    for scheduled_event_id in run.activities:
+        run.arm(activities.ALARM, scheduled_event_id)
+    for timer in run.timers.values():
+        run.arm(TIMER_ALARM, timer.alarm_key)

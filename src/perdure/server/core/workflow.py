@@ -1,0 +1,119 @@
+"""The workflow entity: one workflow id, its current run and its other loaded runs. It routes inputs and starts runs.
+
+The consistency unit is the workflow id. Whether an id may be started, and every change that closes a run and makes its
+successor, is one step here. A step is valid or nothing: a refusal leaves the entity as it was; any other exception
+voids it, and the engine drops it from memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from perdure.server.core import enforcement, machines, starting
+from perdure.server.core.effects import Effect
+from perdure.server.core.errors import NotFound
+from perdure.server.core.inputs import Input, SignalWithStart, Start
+from perdure.server.core.machines import held_start, query
+from perdure.server.core.records import EntityWrite, WorkflowKey
+from perdure.server.core.registry import input_handlers
+from perdure.server.core.run import Run
+from perdure.server.core.stored import take_write
+from perdure.server.core.transition import Circumstances, Transition
+
+assert machines.__path__, "importing the package registers every machine"
+
+
+class Step(msgspec.Struct):
+    """What one input led to."""
+
+    reply: object
+    effects: list[Effect] = []
+    is_dirty: bool = False
+
+
+@dataclass(slots=True)
+class Workflow:
+    """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
+
+    key: WorkflowKey
+    current: Run | None = None
+    runs: dict[str, Run] = field(default_factory=dict)
+    leaving: set[str] = field(default_factory=set)
+    """Runs that are deleted; until that is durable the store still has them, and they must not come back from there."""
+
+    def has_loaded(self, run_id: str) -> bool:
+        """Return whether memory can tell of the run an input names; an empty id names the current one."""
+        return not run_id or run_id in self.runs or run_id in self.leaving
+
+    def add(self, run: Run) -> None:
+        """Take in a run from the store."""
+        self.runs[run.run_id] = run
+        if run.is_current:
+            self.current = run
+
+    def step(self, given: Input, world: Circumstances) -> Step:
+        """Answer one input.
+
+        Raises:
+            Refusal: The rules do not allow it. Nothing changed.
+        """
+        if isinstance(given, Start | SignalWithStart):
+            transitions, start_reply = starting.start(self.key, self.current, given, world)
+            return self._finish(transitions, start_reply)
+        transition = Transition(self._find(given.run_id), world)
+        reply = input_handlers[type(given)](transition, given)
+        return self._finish([transition], reply)
+
+    def _find(self, run_id: str) -> Run:
+        if not run_id:
+            if self.current is None:
+                raise NotFound(f"workflow not found for ID: {self.key.workflow_id}")
+            return self.current
+        run = self.runs.get(run_id)
+        if run is None or run.changes.deleted:
+            raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
+        return run
+
+    def _finish(self, transitions: list[Transition], reply: object) -> Step:
+        step = Step(reply)
+        for transition in transitions:
+            self._finish_one(transition, step)
+            if transition.successor is not None:
+                self._finish_one(transition.successor, step)
+        return step
+
+    def _finish_one(self, transition: Transition, step: Step) -> None:
+        run = transition.run
+        if transition.is_dirty:
+            enforcement.enforce(transition)
+            held_start.write_start(transition)
+        query.settle(transition)
+        transition.finish()
+        step.effects += transition.effects
+        step.is_dirty = step.is_dirty or transition.is_dirty or transition.is_row_dirty
+        if run.run_id not in self.runs:
+            self.add(run)
+        if run.changes.deleted and self.current is run:
+            run.is_current = False
+            self.current = None
+
+    def take_write(self) -> EntityWrite:
+        """Return all that changed since the last cut, as rows; deleted runs leave memory with it."""
+        write = take_write(self.key, list(self.runs.values()))
+        for run_id in write.runs_deleted:
+            del self.runs[run_id]
+            self.leaving.add(run_id)
+        return write
+
+    def drop_old_runs(self) -> None:
+        """Forget loaded runs that are not current and hold nothing that is not stored; all of it is durable now."""
+        self.leaving.clear()
+        for run in list(self.runs.values()):
+            if not run.is_current and not run.changes.is_dirty and not run.holds_undurable_state():
+                del self.runs[run.run_id]
+
+    def holds_undurable_state(self) -> bool:
+        """Whether the entity must stay in the cache."""
+        return any(run.holds_undurable_state() or run.changes.is_dirty for run in self.runs.values())

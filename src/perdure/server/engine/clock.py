@@ -1,0 +1,66 @@
+"""Time and fresh ids, from outside the core: real ones here, made-up ones in tests and in the simulator."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Final, Protocol
+
+_RANDOM_BLOCK_BYTES: Final = 4096
+
+
+class Clock(Protocol):
+    """What the engine asks of the world."""
+
+    def now(self) -> int:
+        """Return the time in nanoseconds since the epoch."""
+
+    def new_run_id(self) -> str:
+        """Return a fresh UUID of version 7: run ids sort by the time of their start."""
+
+    def new_nonce(self) -> str:
+        """Return a fresh string that nobody can guess."""
+
+
+class SystemClock:
+    """The machine's clock and randomness.
+
+    Random bytes are read in blocks: for a few of them, the call into the system costs more than the bytes.
+    """
+
+    def __init__(self) -> None:
+        self._random = b""
+        self._random_used = 0
+
+    def now(self) -> int:
+        """Return the time in nanoseconds since the epoch."""
+        return time.time_ns()
+
+    def new_run_id(self) -> str:
+        """Return a fresh UUID of version 7."""
+        return uuid7(time.time_ns() // 1_000_000, int.from_bytes(self._random_bytes(10), "big") >> 6)
+
+    def new_nonce(self) -> str:
+        """Return 96 random bits as text."""
+        return self._random_bytes(12).hex()
+
+    def _random_bytes(self, count: int) -> bytes:
+        end = self._random_used + count
+        if end > len(self._random):
+            self._random = os.urandom(_RANDOM_BLOCK_BYTES)
+            end = count
+        self._random_used = end
+        return self._random[end - count : end]
+
+
+def uuid7(milliseconds: int, random_bits: int) -> str:
+    """Format a UUID of version 7 (RFC 9562).
+
+    Args:
+        milliseconds: Since the epoch; its low 48 bits are used.
+        random_bits: 74 random bits.
+    """
+    high = (milliseconds & 0xFFFFFFFFFFFF) << 16 | 0x7000 | random_bits >> 62
+    low = 0x2 << 62 | random_bits & 0x3FFFFFFFFFFFFFFF
+    text = f"{high:016x}{low:016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

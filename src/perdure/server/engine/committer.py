@@ -1,0 +1,328 @@
+"""The committer: makes transitions durable in batches, and only then lets their answers and effects out.
+
+One batch is being written while the next collects; an idle node writes at once, a busy one lets its batches gather for
+a moment, because a transaction costs far more than one entity more in it. What a caller is told depends on the
+last transition of the entity it looked at, so refusals and reads wait here too. If a batch fails, everything collected
+since was computed on its results and fails with it: those entities leave the cache and are read anew from the store.
+
+It writes what it is given and must never change an entity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from perdure.server.core.effects import Effect
+from perdure.server.core.errors import Aborted, InvalidArgument, ServerError, Unavailable
+from perdure.server.core.records import EntityWrite, WorkflowKey
+from perdure.server.core.workflow import Workflow
+from perdure.server.engine.background import run_for_ever
+from perdure.server.store.interface import (
+    Batch,
+    BatchRejected,
+    Claim,
+    CommitUnknown,
+    Fenced,
+    StaleVersion,
+    Store,
+    StoreError,
+    StoreUnavailable,
+)
+
+_logger = logging.getLogger(__name__)
+_RESOLVE_PAUSE_SECONDS: Final = 0.2
+
+
+class AcknowledgedWorkLost(StoreError):
+    """The database ends before a batch that it had confirmed: nothing in memory can be relied on."""
+
+
+class Outcomes(Protocol):
+    """Who has to know how a batch ended."""
+
+    def publish(self, effects: Sequence[Effect]) -> None:
+        """Perform effects whose transitions are durable, in order. Never raises."""
+
+    def drop(self, keys: Sequence[WorkflowKey]) -> None:
+        """Forget entities whose transitions did not become durable, and offer again what they have ready."""
+
+    def drop_everything(self) -> None:
+        """Forget all entities: the database does not hold what it had confirmed."""
+
+    def fenced(self) -> None:
+        """Stop serving: another process has taken this node's place."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One answer and what goes out with it, in the order of the transitions."""
+
+    key: WorkflowKey
+    effects: Sequence[Effect]
+    waiter: asyncio.Future[None] | None
+
+
+@dataclass(slots=True)
+class _Batch:
+    entities: dict[WorkflowKey, Workflow] = field(default_factory=dict)
+    entries: list[_Entry] = field(default_factory=list)
+
+
+class Committer:
+    """Writes batches one after the other.
+
+    Args:
+        store: Where to.
+        outcomes: Who performs effects and forgets entities.
+        batch_entities: Most entities in one transaction.
+        gather_seconds: How long after a batch the next one is cut at the earliest while several workflows are at work.
+    """
+
+    def __init__(self, store: Store, outcomes: Outcomes, batch_entities: int, gather_seconds: float) -> None:
+        self._store = store
+        self._outcomes = outcomes
+        self._batch_entities = batch_entities
+        self._gather_seconds = gather_seconds
+        self._collecting = _Batch()
+        self._in_flight = _Batch()
+        self._number = 0
+        self._wake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._task: asyncio.Task[None] | None = None
+        self._refusal: ServerError | None = None
+
+    def start(self, claim: Claim) -> None:
+        """Begin to write as the node that holds this claim."""
+        self._number = claim.batch
+        self._loop = asyncio.get_running_loop()
+        self._task = run_for_ever(self._write_for_ever(), "committer")
+
+    async def stop(self) -> None:
+        """Write what is collected, then end; what comes later is refused."""
+        self._refusal = self._refusal or Unavailable("the server is stopping")
+        while self._collecting.entities or self._in_flight.entities:
+            await self._wait_for_batch()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _wait_for_batch(self) -> None:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        batch = self._in_flight if self._in_flight.entities else self._collecting
+        batch.entries.append(_Entry(next(iter(batch.entities)), (), waiter))
+        await asyncio.gather(waiter, return_exceptions=True)
+
+    def holds(self, key: WorkflowKey) -> bool:
+        """Whether transitions of the entity are not durable yet."""
+        return key in self._collecting.entities or key in self._in_flight.entities
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether this node must not serve any more."""
+        return self._refusal is not None
+
+    def refuse_if_stopped(self) -> None:
+        """Raise what every caller is told once this node must not serve any more."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    def add(self, entity: Workflow, effects: Sequence[Effect]) -> asyncio.Future[None]:
+        """Take in an entity that changed; the result is done when that is durable."""
+        batch = self._collecting
+        if not batch.entities:
+            self._wake.set()
+        batch.entities[entity.key] = entity
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        batch.entries.append(_Entry(entity.key, effects, waiter))
+        return waiter
+
+    def follow(self, key: WorkflowKey, effects: Sequence[Effect]) -> asyncio.Future[None] | None:
+        """Let an answer that changed nothing wait for what it has seen; None where all of that is durable."""
+        if key in self._collecting.entities:
+            batch = self._collecting
+        elif key in self._in_flight.entities:
+            batch = self._in_flight
+        else:
+            self._outcomes.publish(effects)
+            return None
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        batch.entries.append(_Entry(key, effects, waiter))
+        return waiter
+
+    def void(self, key: WorkflowKey, reason: ServerError) -> None:
+        """Give up what an entity has collected: a step of it broke off in the middle."""
+        if self._collecting.entities.pop(key, None) is None:
+            return
+        kept = []
+        for entry in self._collecting.entries:
+            if entry.key == key:
+                _refuse(entry, reason)
+            else:
+                kept.append(entry)
+        self._collecting.entries = kept
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def _write_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._collecting.entities:
+                if await self._write_next():
+                    await asyncio.sleep(self._gather_seconds)
+
+    async def _write_next(self) -> bool:
+        """Write a batch; return whether several workflows are at work, so that the next one had better gather."""
+        batch = self._in_flight = self._cut()
+        writes: list[EntityWrite] = []
+        try:
+            for entity in batch.entities.values():
+                writes.append(entity.take_write())
+            await self._commit(writes)
+        except BatchRejected as error:
+            await self._write_one_by_one(batch, writes, error)
+        except StoreError as error:
+            self._fail_everything(error)
+        except Exception as error:
+            _logger.exception("writing a batch failed")
+            self._fail_everything(error)
+        else:
+            self._in_flight = _Batch()
+            self._release(batch.entries)
+        return len(batch.entities) > 1 or not self._collecting.entities.keys() <= batch.entities.keys()
+
+    def _cut(self) -> _Batch:
+        """Take the collected batch, or its first part where it is too large for one transaction."""
+        whole = self._collecting
+        if len(whole.entities) <= self._batch_entities:
+            self._collecting = _Batch()
+            return whole
+        keys = list(whole.entities)
+        first = {key: whole.entities[key] for key in keys[: self._batch_entities]}
+        self._collecting = _Batch(
+            {key: whole.entities[key] for key in keys[self._batch_entities :]},
+            [entry for entry in whole.entries if entry.key not in first],
+        )
+        return _Batch(first, [entry for entry in whole.entries if entry.key in first])
+
+    async def _commit(self, writes: list[EntityWrite]) -> None:
+        try:
+            await self._store.commit(Batch(self._number + 1, writes))
+        except CommitUnknown:
+            if not await self._was_committed():
+                raise
+        else:
+            self._number += 1
+
+    async def _was_committed(self) -> bool:
+        """Find out the fate of the last batch, before anyone is answered."""
+        number = self._number + 1
+        claim = await self._resolve()
+        self._number = claim.batch
+        if claim.batch < number - 1:
+            _logger.critical(
+                "the database has lost acknowledged work: batch %d was durable, it now ends at %d; "
+                "check its storage and its synchronous settings",
+                number - 1,
+                claim.batch,
+            )
+            raise AcknowledgedWorkLost(f"batch {number - 1} was durable, the database now ends at {claim.batch}")
+        return claim.batch == number
+
+    async def _resolve(self) -> Claim:
+        """Ask until the database tells; it must, before anything else is written or anyone is answered.
+
+        A node that is to stop asks no more: it writes nothing further, and tells those who wait that it does not know.
+        """
+        while True:
+            try:
+                return await self._store.resolve()
+            except (StoreUnavailable, CommitUnknown) as error:
+                if self.is_stopped:
+                    raise
+                _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
+            await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
+
+    async def _write_one_by_one(self, batch: _Batch, writes: list[EntityWrite], error: BatchRejected) -> None:
+        """Find the entity whose rows the database refuses, by halves, and refuse only that one."""
+        if len(writes) > 1:
+            _logger.warning("a batch of %d entities was refused, looking for the culprit: %s", len(writes), error)
+        culprits: dict[WorkflowKey, StoreError] = {}
+        try:
+            await self._bisect(writes, culprits, error)
+        except StoreError as failed:
+            self._fail_everything(failed)
+            return
+        self._in_flight = _Batch()
+        for key, reason in culprits.items():
+            _logger.error(
+                "the database refuses a workflow's rows: %s",
+                reason,
+                extra={"namespace_id": key.namespace_id, "workflow_id": key.workflow_id},
+            )
+            self.void(key, Unavailable("an earlier change of this workflow was refused by the database; try again"))
+        for entry in batch.entries:
+            if entry.key in culprits:
+                _refuse(entry, _refusal_of(culprits[entry.key]))
+        self._outcomes.drop(list(culprits))
+        self._release([entry for entry in batch.entries if entry.key not in culprits])
+
+    async def _bisect(
+        self, writes: list[EntityWrite], culprits: dict[WorkflowKey, StoreError], error: BatchRejected
+    ) -> None:
+        if len(writes) == 1:
+            culprits[writes[0].key] = error
+            return
+        middle = len(writes) // 2
+        for half in (writes[:middle], writes[middle:]):
+            try:
+                await self._commit(half)
+            except BatchRejected as rejected:
+                await self._bisect(half, culprits, rejected)
+
+    def _release(self, entries: Sequence[_Entry]) -> None:
+        for entry in entries:
+            self._outcomes.publish(entry.effects)
+            if entry.waiter is not None and not entry.waiter.done():
+                entry.waiter.set_result(None)
+
+    def _fail_everything(self, error: Exception) -> None:
+        batches = (self._in_flight, self._collecting)
+        self._in_flight, self._collecting = _Batch(), _Batch()
+        if isinstance(error, Fenced):
+            _logger.critical("another process has taken this node's place: %s", error)
+            self._refusal = Unavailable("this node has been replaced; connect to the one that is running")
+        else:
+            _logger.error("a batch was not written; its callers are told to try again: %s", error)
+        reason = self._refusal or Unavailable(f"the change could not be stored, try again: {error}")
+        if isinstance(error, AcknowledgedWorkLost):
+            self._outcomes.drop_everything()
+        else:
+            self._outcomes.drop([key for batch in batches for key in batch.entities])
+        for batch in batches:
+            for entry in batch.entries:
+                _refuse(entry, reason)
+        if isinstance(error, Fenced):
+            self._outcomes.fenced()
+
+
+def _refusal_of(error: StoreError) -> ServerError:
+    if isinstance(error, StaleVersion):
+        return Aborted(f"the workflow was changed by somebody else meanwhile, try again: {error}")
+    return InvalidArgument(f"the database refuses this: {error}")
+
+
+def _refuse(entry: _Entry, reason: ServerError) -> None:
+    if entry.waiter is not None and not entry.waiter.done():
+        entry.waiter.set_exception(type(reason)(reason.message))
+        # Whoever waited may have gone: then nobody reads the exception, and that is no mistake.
+        entry.waiter.add_done_callback(_look_at)
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

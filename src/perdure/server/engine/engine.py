@@ -1,0 +1,316 @@
+"""The engine: the asyncio runtime around the core, put together. Front ends and the embedded SDK call it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from temporalio.api.query.v1 import QueryRejected as QueryRejectedMessage
+from temporalio.api.workflowservice.v1 import (
+    GetWorkflowExecutionHistoryRequest,
+    GetWorkflowExecutionHistoryResponse,
+    GetWorkflowExecutionHistoryReverseRequest,
+    GetWorkflowExecutionHistoryReverseResponse,
+    PollActivityTaskQueueRequest,
+    PollActivityTaskQueueResponse,
+    PollNexusTaskQueueRequest,
+    PollNexusTaskQueueResponse,
+    PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse,
+    QueryWorkflowRequest,
+    QueryWorkflowResponse,
+    RespondWorkflowTaskCompletedRequest,
+    RespondWorkflowTaskCompletedResponse,
+    ShutdownWorkerRequest,
+)
+
+from perdure.server.core.effects import Effect
+from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
+from perdure.server.core.records import WorkflowKey
+from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
+from perdure.server.core.tokens import WorkflowTaskToken, decode_workflow_task
+from perdure.server.engine.alarms import Alarms
+from perdure.server.engine.background import Background
+from perdure.server.engine.cache import Cache
+from perdure.server.engine.clock import Clock
+from perdure.server.engine.committer import Committer
+from perdure.server.engine.history import Histories
+from perdure.server.engine.matching import Matcher, QueueKey, QueueKind
+from perdure.server.engine.namespaces import DEFAULT_RETENTION_SECONDS, Namespaces
+from perdure.server.engine.polling import Polling
+from perdure.server.engine.publisher import Publisher
+from perdure.server.engine.query_board import QueryBoard
+from perdure.server.engine.runner import Runner
+from perdure.server.engine.settings import EngineSettings
+from perdure.server.engine.waiters import Waiters
+from perdure.server.engine.wire import append_field
+from perdure.server.store.interface import Store, StoreError
+
+_logger = logging.getLogger(__name__)
+_RECOVERY_PAUSE_SECONDS: Final = 1.0
+
+
+class Engine:
+    """One node of the engine on one store.
+
+    Args:
+        store: Open; it is not closed by `stop`.
+        clock: Time and fresh ids.
+        settings: Limits and sizes.
+    """
+
+    def __init__(self, store: Store, clock: Clock, settings: EngineSettings | None = None) -> None:
+        settings = settings or EngineSettings()
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.namespaces = Namespaces(store, clock, settings.limits)
+        self.matcher = Matcher(store, clock, settings.matcher)
+        self.background = Background()
+        self._recoveries = Background()
+        self.fenced_event = asyncio.Event()
+        self._waiters = Waiters()
+        self._queries = QueryBoard(self.matcher, settings.pending_queries)
+        self._alarms = Alarms(store, clock, settings, self._ring)
+        self._publisher = Publisher(
+            self.matcher, self._alarms, self._waiters, self._queries, self.background, self.submit
+        )
+        self._committer = Committer(store, self, settings.batch_entities, settings.gather_seconds)
+        self._cache = Cache(
+            store, bytes_max=settings.cache_bytes, load_keys=settings.load_keys, is_held=self._committer.holds
+        )
+        self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings)
+        self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
+        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock)
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, namespaces: Sequence[str] = (), *, retention_seconds: int = DEFAULT_RETENTION_SECONDS
+    ) -> None:
+        """Take this node's place in the store, and begin to work.
+
+        Args:
+            namespaces: Namespaces that must exist besides `default`.
+            retention_seconds: How long those made now keep closed runs.
+        """
+        claim = await self.store.claim(self.settings.node)
+        await self.namespaces.load(namespaces, retention_seconds=retention_seconds)
+        self._committer.start(claim)
+        self._cache.start()
+        await self.matcher.start()
+        await self._alarms.start()
+
+    async def drain(self) -> None:
+        """End everything that only waits: polls, long polls and queries; what is being changed goes on."""
+        await self.matcher.stop()
+        self._queries.stop()
+        self._histories.stop()
+
+    async def stop(self) -> None:
+        """Answer what waits and write what is collected. The store stays open."""
+        await self.drain()
+        await self._recoveries.stop()
+        await self._alarms.stop()
+        await self.background.finish()
+        await self._committer.stop()
+        await self._cache.stop()
+        await self._recoveries.stop()
+        await self.background.stop()
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def submit(self, key: WorkflowKey, given: Input) -> object:
+        """Take an input through the loop; return its reply once what it depends on is durable.
+
+        If the caller goes away before it has the reply, what the reply hands out is taken back.
+
+        Raises:
+            ServerError: A refusal of the rules, or that it could not be stored.
+        """
+        applied = await self._runner.apply(key, given)
+        try:
+            if applied.durable is not None:
+                await applied.durable
+        except asyncio.CancelledError:
+            self._polling.take_back(key, applied.reply)
+            raise
+        return applied.reply
+
+    async def _ring(self, key: WorkflowKey, run_id: str) -> None:
+        await self._runner.submit(key, AlarmDue(run_id))
+
+    def publish(self, effects: Sequence[Effect]) -> None:
+        """Perform effects whose transitions are durable."""
+        self._publisher.publish(effects)
+
+    def drop(self, keys: Sequence[WorkflowKey]) -> None:
+        """Forget entities whose transitions did not become durable; what they have ready is offered again."""
+        for key in keys:
+            entity = self._cache.peek(key)
+            if entity is None:
+                continue
+            run_ids = list(entity.runs)
+            self._cache.drop(key)
+            self._queries.drop(run_ids)
+            for run_id in run_ids:
+                self._waiters.wake(run_id)
+            self._recoveries.start(self._recover(key), f"recovery of {key.workflow_id}")
+
+    def drop_everything(self) -> None:
+        """Forget all entities: the database does not hold what it had confirmed."""
+        self.drop(self._cache.keys())
+        self._waiters.wake_all()
+
+    async def _recover(self, key: WorkflowKey) -> None:
+        """Read an entity anew and offer what it has ready: its offers and alarms may have been lost with it.
+
+        Not at once: what failed may be due again, and would fail in a circle.
+        """
+        while not self.fenced_event.is_set():
+            await asyncio.sleep(_RECOVERY_PAUSE_SECONDS)
+            try:
+                await self._runner.submit(key, ResumeOffers(""))
+                return
+            except Refusal:
+                return
+            except (ServerError, StoreError) as error:
+                if self._committer.is_stopped:
+                    return
+                _logger.warning("a workflow cannot be read anew yet: %s", error, extra={"workflow_id": key.workflow_id})
+
+    def fenced(self) -> None:
+        """Stop serving: another process has taken this node's place."""
+        self.fenced_event.set()
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    async def poll_workflow_task(
+        self, namespace_id: str, request: PollWorkflowTaskQueueRequest, deadline: float
+    ) -> PollWorkflowTaskQueueResponse | bytes:
+        """Wait for a workflow task until the deadline (`loop.time()`); an empty reply means there was none."""
+        return await self._polling.workflow_task(namespace_id, request, deadline)
+
+    async def poll_activity_task(
+        self, namespace_id: str, request: PollActivityTaskQueueRequest, deadline: float
+    ) -> PollActivityTaskQueueResponse | bytes:
+        """Wait for an activity task until the deadline (`loop.time()`); an empty reply means there was none."""
+        return await self._polling.activity_task(namespace_id, request, deadline)
+
+    async def poll_nexus_task(
+        self, namespace_id: str, request: PollNexusTaskQueueRequest, deadline: float
+    ) -> PollNexusTaskQueueResponse:
+        """Wait for a Nexus task until the deadline (`loop.time()`); an empty reply means there was none."""
+        return await self._polling.nexus_task(namespace_id, request, deadline)
+
+    async def complete_workflow_task(
+        self, token: WorkflowTaskToken, request: RespondWorkflowTaskCompletedRequest
+    ) -> RespondWorkflowTaskCompletedResponse | bytes:
+        """Take a worker's answer to a workflow task; the reply carries what the worker asked to have in it.
+
+        Raises:
+            NotFound: The token does not name the present task.
+            InvalidArgument: A command was bad; the task has been failed for it.
+        """
+        key = WorkflowKey(token.namespace_id, token.workflow_id)
+        applied = await self._runner.apply(key, CompleteWorkflowTask(token.run_id, token, request))
+        reply = applied.reply
+        assert isinstance(reply, WorkflowTaskCompleted)
+        try:
+            if applied.durable is not None:
+                await applied.durable
+            if reply.refusal is not None:
+                raise reply.refusal
+            response = RespondWorkflowTaskCompletedResponse(activity_tasks=reply.activities)
+            if reply.next_task is None:
+                return response
+            next_task = await self._polling.finish_workflow_task(key, reply.next_task)
+            return append_field(response, "workflow_task", next_task)
+        except BaseException:
+            # The worker has gone, or is told of an error: either way it gets none of this.
+            for handed_out in (reply.next_task, *reply.activities):
+                self._polling.take_back(key, handed_out)
+            raise
+
+    async def with_history(self, task: WorkflowTaskStarted) -> PollWorkflowTaskQueueResponse:
+        """Return a started task's reply with its events filled in."""
+        execution = task.response.workflow_execution
+        namespace_id = decode_workflow_task(task.response.task_token).namespace_id
+        key = WorkflowKey(namespace_id, execution.workflow_id)
+        try:
+            data = await self._polling.finish_workflow_task(key, task)
+        except BaseException:
+            self._polling.take_back(key, task)
+            raise
+        return PollWorkflowTaskQueueResponse.FromString(data)
+
+    async def shutdown_worker(self, namespace_id: str, request: ShutdownWorkerRequest) -> None:
+        """End the polls of a worker that stops, and offer its sticky tasks to others."""
+        sticky = QueueKey(namespace_id, request.sticky_task_queue, QueueKind.WORKFLOW)
+        self.matcher.shutdown_worker(
+            namespace_id,
+            request.worker_instance_key,
+            task_queue=request.task_queue,
+            sticky_queue=request.sticky_task_queue,
+        )
+        if request.sticky_task_queue:
+            for offer in self.matcher.offers(sticky):
+                key = WorkflowKey(namespace_id, offer.workflow_id)
+                self._publisher.give_up_stickiness(key, offer.run_id, request.sticky_task_queue)
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    async def query(self, namespace_id: str, request: QueryWorkflowRequest, deadline: float) -> QueryWorkflowResponse:
+        """Ask a run a question and wait for the answer until the deadline (`loop.time()`).
+
+        Raises:
+            InvalidArgument: The workflow's answer is a failure.
+            DeadlineExceeded: Nobody answered.
+        """
+        key = WorkflowKey(namespace_id, request.execution.workflow_id)
+        query_id = self.clock.new_run_id()
+        future = self._queries.open(query_id)
+        run_id = request.execution.run_id
+        try:
+            given = Query(run_id, query_id, request.query, request.query_reject_condition)
+            applied = await self._runner.apply(key, given)
+            if isinstance(applied.reply, QueryRejected):
+                if applied.durable is not None:
+                    await applied.durable
+                rejected = QueryRejectedMessage(status=applied.reply.status)  # type: ignore[arg-type]  # a plain number
+                return QueryWorkflowResponse(query_rejected=rejected)
+            assert isinstance(applied.reply, QueryAdmitted)
+            run_id = applied.reply.run_id
+            self._queries.admitted(query_id, run_id)
+            return await self._queries.wait(future, deadline)
+        finally:
+            if self._queries.close(query_id, run_id):
+                self.background.start(self._withdraw(key, run_id, query_id), f"withdrawal of query {query_id}")
+
+    async def _withdraw(self, key: WorkflowKey, run_id: str, query_id: str) -> None:
+        try:
+            await self._runner.submit(key, WithdrawQuery(run_id, query_id))
+        except (ServerError, StoreError) as error:
+            _logger.info("a query was not withdrawn: %s", error, extra={"run_id": run_id})
+
+    async def read_history(
+        self, key: WorkflowKey, request: GetWorkflowExecutionHistoryRequest, deadline: float, *, for_worker: bool
+    ) -> GetWorkflowExecutionHistoryResponse | bytes:
+        """Return a page of history, waiting for new events until the deadline where the request asks for it.
+
+        Args:
+            key: The workflow.
+            request: Validated.
+            deadline: Until when to wait for new events, as `loop.time()`.
+            for_worker: Whether the caller may be a worker, which needs the events of its undurable task too.
+        """
+        return await self._histories.read(key, request, deadline, for_worker=for_worker)
+
+    async def read_history_reverse(
+        self, key: WorkflowKey, request: GetWorkflowExecutionHistoryReverseRequest
+    ) -> GetWorkflowExecutionHistoryReverseResponse | bytes:
+        """Return a page of history, newest events first."""
+        return await self._histories.read_reverse(key, request)

@@ -1,0 +1,432 @@
+"""The matcher: brings offers and polls together, in memory, on one node.
+
+`task_queue.py` decides; this module does: it lets polls wait, reads the index of ready tasks, and forgets what nobody
+uses. All of it is soft state. Whoever is given an offer asks the owner of the run and then tells the matcher, exactly
+once, what became of it:
+
+- `started`: the owner started the task (or handed out the query), and the poll's reply is on its way;
+- `stale`: the owner says there is no such task (any more), and the poll goes on;
+- `give_back`: nobody got it, and it may still be there.
+
+A poll costs one future and one timer, and no task. An idle matcher does nothing but look through its queues twice a
+minute. It must never write to the store, and never hold up a commit: `offer` returns at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
+
+from perdure.server.core.errors import ResourceExhausted
+from perdure.server.engine.background import run_for_ever
+from perdure.server.engine.matching.poller_history import Poller, PollerHistory, PollerInfo
+from perdure.server.engine.matching.settings import MatcherSettings
+from perdure.server.engine.matching.task_queue import Handover, Offer, QueueKey, QueueKind, TaskQueue
+from perdure.server.engine.matching.task_rate import TaskRate
+from perdure.server.store.interface import Backlog, ReadyTask, StoreError
+
+STICKY_WORKER_GONE_SECONDS = 10.0
+"""Temporal takes a sticky worker for gone when its queue was not polled for so long."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Clock(Protocol):
+    """What this module needs of a clock."""
+
+    def now(self) -> int:
+        """Return the time in nanoseconds since the epoch."""
+
+
+class ReadyTaskIndex(Protocol):
+    """What this module needs of a store; see `store/interface.py`."""
+
+    async def ready_workflow_tasks(self, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
+        """Return the head of the index of ready workflow tasks in a queue."""
+
+    async def ready_activity_tasks(self, namespace_id: str, task_queue: str, now: int, limit: int) -> list[ReadyTask]:
+        """Return the head of the index of activities in a queue that are ready by `now`."""
+
+    async def workflow_task_backlog(self, namespace_id: str, task_queue: str) -> Backlog:
+        """Count the ready workflow tasks of a queue."""
+
+    async def activity_task_backlog(self, namespace_id: str, task_queue: str, now: int) -> Backlog:
+        """Count the activities of a queue that are ready by `now`."""
+
+
+class BacklogStats(NamedTuple):
+    """What DescribeTaskQueue tells of a queue. The rates leave queries out."""
+
+    approximate_backlog_count: int
+    approximate_backlog_age_seconds: float
+    tasks_add_rate: float
+    tasks_dispatch_rate: float
+
+
+class _ParkedPoll:
+    """A poll that waits; its future is resolved with None where it gets nothing."""
+
+    __slots__ = ("future", "poller", "worker_gone")
+
+    def __init__(self, poller: Poller, future: asyncio.Future[Offer | None]) -> None:
+        self.poller = poller
+        self.future = future
+        self.worker_gone = False
+
+    def waiting(self) -> bool:
+        return not self.future.done()
+
+    def end_empty(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class _LoadedQueue:
+    """A queue in memory with what is known around it."""
+
+    __slots__ = ("added", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
+
+    def __init__(self, key: QueueKey, settings: MatcherSettings, now: float) -> None:
+        self.key = key
+        self.tasks: TaskQueue[_ParkedPoll] = TaskQueue(
+            window_offers=settings.window_offers,
+            refill_offers=settings.refill_offers,
+            max_queries=settings.max_queries,
+            answered_seconds=settings.answered_seconds,
+            max_answered=settings.max_answered,
+        )
+        self.pollers = PollerHistory(seconds=settings.poller_history_seconds, limit=settings.max_pollers_shown)
+        self.added = TaskRate(now)
+        self.dispatched = TaskRate(now)
+        self.last_poll_at = now
+        self.sticky = False
+
+
+class Matcher:
+    """All task queues of this node.
+
+    Args:
+        store: Where the index of ready tasks is read.
+        clock: The wall clock, for what people see and for which activities are due. All waiting is in loop time.
+        settings: Limits and times.
+    """
+
+    def __init__(self, store: ReadyTaskIndex, clock: Clock, settings: MatcherSettings | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings or MatcherSettings()
+        self._queues: dict[QueueKey, _LoadedQueue] = {}
+        self._refills_due: asyncio.Queue[_LoadedQueue] = asyncio.Queue()
+        self._shut_down_workers: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def start(self) -> None:
+        """Begin to read the index for queues that need it. Offers and polls before this call wait for it."""
+        assert not self._tasks and not self._stopped, "a matcher is started once"
+        for _ in range(self._settings.concurrent_refills):
+            self._tasks.append(run_for_ever(self._refill_for_ever(), "matcher refill"))
+        self._tasks.append(run_for_ever(self._look_through_for_ever(), "matcher look-through"))
+
+    async def stop(self) -> None:
+        """End all parked polls empty, and every later poll at once, and stop reading."""
+        self._stopped = True
+        for loaded in self._queues.values():
+            for poll in loaded.tasks.parked:
+                poll.end_empty()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- offers ---------------------------------------------------------------------------------------------------
+
+    def offer(self, key: QueueKey, offer: Offer) -> bool:
+        """Hand an offer to a parked poll, or hold it, or leave it on disk where it is.
+
+        A task must be durable before it is offered.
+
+        Returns:
+            False for a query that is refused because too many wait already; True in all other cases.
+        """
+        loaded = self._queues.get(key)
+        if loaded is None:
+            if not offer.query_id and len(self._queues) >= self._settings.max_unpolled_queues:
+                return True
+            loaded = self._load(key)
+        if not offer.query_id:
+            loaded.added.count(self._loop_time())
+            self._hand_over(loaded.tasks.add(offer))
+            return True
+        if not loaded.tasks.has_room_for_query():
+            return False
+        self._hand_over(loaded.tasks.add_query(offer))
+        return True
+
+    def withdraw_query(self, key: QueueKey, query_id: str) -> None:
+        """Forget a query whose caller has gone or has its answer."""
+        loaded = self._queues.get(key)
+        if loaded is not None:
+            loaded.tasks.withdraw_query(query_id)
+
+    def started(self, key: QueueKey, offer: Offer) -> None:
+        """Note that the owner started the task of an offer that a poll was given."""
+        loaded = self._queues.get(key)
+        if loaded is None:
+            return
+        now = self._loop_time()
+        if not offer.query_id:
+            loaded.dispatched.count(now)
+        self._hand_over(loaded.tasks.done(offer, now))
+
+    def stale(self, key: QueueKey, offer: Offer) -> None:
+        """Note that the owner had no such task as a poll was given."""
+        loaded = self._queues.get(key)
+        if loaded is not None:
+            self._hand_over(loaded.tasks.done(offer, self._loop_time()))
+
+    def give_back(self, key: QueueKey, offer: Offer) -> None:
+        """Take an offer back that a poll was given but nobody got: the next poll gets it."""
+        loaded = self._queues.get(key)
+        if loaded is not None:
+            self._hand_over(loaded.tasks.give_back(offer))
+
+    def offers(self, key: QueueKey) -> list[Offer]:
+        """Return the task offers held for a queue, as when they have to go to another one."""
+        loaded = self._queues.get(key)
+        return loaded.tasks.held() if loaded is not None else []
+
+    # --- polls ----------------------------------------------------------------------------------------------------
+
+    async def poll(self, key: QueueKey, poller: Poller, deadline: float) -> Offer | None:
+        """Wait for an offer. A poll that is cancelled loses none: what it was given goes to the next one.
+
+        Args:
+            key: The queue.
+            poller: Who polls.
+            deadline: The loop time at which the poll ends empty.
+
+        Returns:
+            The offer, or None at the deadline, when the worker was shut down, or when the matcher stops.
+
+        Raises:
+            ResourceExhausted: Too many polls are parked in this queue.
+        """
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._stopped or self._is_shut_down(key.namespace_id, poller.worker_instance_key, now):
+            return None
+        loaded = self._queues.get(key) or self._load(key)
+        loaded.last_poll_at = now
+        loaded.sticky = poller.sticky
+        loaded.pollers.see(poller, now, self._clock.now())
+        offer = loaded.tasks.take()
+        if loaded.tasks.refill_due():
+            self._refills_due.put_nowait(loaded)
+        if offer is not None or deadline <= now:
+            return offer
+        return await self._park(loop, loaded, poller, deadline)
+
+    def has_recent_poller(self, key: QueueKey, within_seconds: float = STICKY_WORKER_GONE_SECONDS) -> bool:
+        """Return whether a poll of the queue is parked, or one began or ended in the last `within_seconds`."""
+        loaded = self._queues.get(key)
+        if loaded is None:
+            return False
+        return loaded.tasks.parked_count > 0 or loaded.pollers.seen_since(self._loop_time() - within_seconds)
+
+    def shutdown_worker(
+        self,
+        namespace_id: str,
+        worker_instance_key: str,
+        *,
+        task_queue: str = "",
+        kinds: Iterable[QueueKind] = QueueKind,
+        sticky_queue: str = "",
+    ) -> int:
+        """End a worker's parked polls empty, and its later ones at once, and forget that it polled.
+
+        The server's part of ShutdownWorker: the worker is stopping, and must not be given what it will not do.
+
+        Args:
+            namespace_id: Where the worker polls.
+            worker_instance_key: The worker; empty where its SDK sends none, then only its sticky queue is known.
+            task_queue: The queue it polls; empty where its SDK does not say.
+            kinds: The kinds of tasks it polls there, all by default.
+            sticky_queue: The sticky queue, which only this worker polls; empty where it has none.
+
+        Returns:
+            How many parked polls were ended.
+        """
+        ended = 0
+        sticky = self._queues.get(QueueKey(namespace_id, sticky_queue, QueueKind.WORKFLOW))
+        if sticky is not None:
+            sticky.pollers.forget_all()
+            ended += _end_polls(sticky, lambda _: True)
+        if not worker_instance_key:
+            return ended
+        self._remember_shutdown(namespace_id, worker_instance_key)
+        for kind in kinds:
+            loaded = self._queues.get(QueueKey(namespace_id, task_queue, kind))
+            if loaded is not None:
+                loaded.pollers.forget_worker(worker_instance_key)
+                ended += _end_polls(loaded, lambda poller: poller.worker_instance_key == worker_instance_key)
+        return ended
+
+    # --- what people see ------------------------------------------------------------------------------------------
+
+    def pollers(self, key: QueueKey) -> list[PollerInfo]:
+        """Return who polled the queue in the last minutes, one entry per identity, the latest first."""
+        loaded = self._queues.get(key)
+        return loaded.pollers.infos(self._loop_time()) if loaded is not None else []
+
+    async def backlog(self, key: QueueKey) -> BacklogStats:
+        """Return how many tasks wait in the queue, since when, and how fast they come and go.
+
+        A short backlog is exact but for what has just moved. In a long one a task that a worker has and whose start is
+        not written yet is counted too.
+        """
+        loaded = self._queues.get(key)
+        limit = self._settings.refill_offers
+        rows = await self._ready_tasks(key, limit)
+        waiting = _waiting(rows, loaded)
+        count = len(waiting)
+        if len(rows) >= limit:
+            count = (await self._count_in_store(key)).count
+        age = self._clock.now() - waiting[0].ready_at if waiting else 0
+        now = self._loop_time()
+        return BacklogStats(
+            count,
+            max(age, 0) / 1e9,
+            loaded.added.per_second(now) if loaded is not None else 0.0,
+            loaded.dispatched.per_second(now) if loaded is not None else 0.0,
+        )
+
+    # --- within ---------------------------------------------------------------------------------------------------
+
+    def _loop_time(self) -> float:
+        """Return the loop's time. The loop is looked up once: a look-up costs a system call in CPython 3.11."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.time()
+
+    def _load(self, key: QueueKey) -> _LoadedQueue:
+        loaded = self._queues[key] = _LoadedQueue(key, self._settings, self._loop_time())
+        return loaded
+
+    def _hand_over(self, handover: Handover[_ParkedPoll] | None) -> None:
+        if handover is not None:
+            handover.poll.future.set_result(handover.offer)
+
+    async def _park(
+        self, loop: asyncio.AbstractEventLoop, loaded: _LoadedQueue, poller: Poller, deadline: float
+    ) -> Offer | None:
+        if loaded.tasks.parked_count >= self._settings.max_parked_polls:
+            raise ResourceExhausted(
+                f"task queue {loaded.key.name} has {self._settings.max_parked_polls} waiting polls, "
+                "as many as it may have: run fewer pollers per worker"
+            )
+        poll = _ParkedPoll(poller, loop.create_future())
+        loaded.tasks.park(poll)
+        timer = loop.call_at(deadline, poll.end_empty)
+        try:
+            offer = await poll.future
+        except asyncio.CancelledError:
+            # The cancel may have come in the same tick as an offer.
+            if poll.future.done() and not poll.future.cancelled() and (offer := poll.future.result()) is not None:
+                self._hand_over(loaded.tasks.give_back(offer))
+            raise
+        finally:
+            timer.cancel()
+            loaded.tasks.unpark(poll)
+        if not poll.worker_gone:
+            loaded.last_poll_at = loop.time()
+            loaded.pollers.see(poller, loaded.last_poll_at, self._clock.now())
+        return offer
+
+    def _is_shut_down(self, namespace_id: str, worker_instance_key: str, now: float) -> bool:
+        if not self._shut_down_workers or not worker_instance_key:
+            return False
+        return self._shut_down_workers.get((namespace_id, worker_instance_key), now) > now
+
+    def _remember_shutdown(self, namespace_id: str, worker_instance_key: str) -> None:
+        worker = (namespace_id, worker_instance_key)
+        self._shut_down_workers[worker] = self._loop_time() + self._settings.worker_shutdown_seconds
+        self._shut_down_workers.move_to_end(worker)
+        if len(self._shut_down_workers) > self._settings.max_shut_down_workers:
+            self._shut_down_workers.popitem(last=False)
+
+    async def _refill_for_ever(self) -> None:
+        while True:
+            loaded = await self._refills_due.get()
+            try:
+                await self._refill(loaded)
+                continue
+            except StoreError as error:
+                _logger.warning("cannot read the ready tasks of %s, trying again: %s", loaded.key, error)
+            except Exception:
+                _logger.exception("reading the ready tasks of %s failed, trying again", loaded.key)
+            await asyncio.sleep(self._settings.refill_retry_seconds)
+            self._refills_due.put_nowait(loaded)
+
+    async def _refill(self, loaded: _LoadedQueue) -> None:
+        limit = loaded.tasks.begin_refill(self._loop_time())
+        rows = await self._ready_tasks(loaded.key, limit)
+        for handover in loaded.tasks.end_refill(map(_offer_of, rows), limit):
+            self._hand_over(handover)
+        if loaded.tasks.parked_count and loaded.tasks.refill_due():
+            self._refills_due.put_nowait(loaded)
+
+    async def _ready_tasks(self, key: QueueKey, limit: int) -> list[ReadyTask]:
+        if key.kind is QueueKind.NEXUS:
+            # Nexus tasks are answered while their caller waits: they are never stored.
+            return []
+        if key.kind is QueueKind.WORKFLOW:
+            return await self._store.ready_workflow_tasks(key.namespace_id, key.name, limit)
+        return await self._store.ready_activity_tasks(key.namespace_id, key.name, self._clock.now(), limit)
+
+    async def _count_in_store(self, key: QueueKey) -> Backlog:
+        if key.kind is QueueKind.WORKFLOW:
+            return await self._store.workflow_task_backlog(key.namespace_id, key.name)
+        return await self._store.activity_task_backlog(key.namespace_id, key.name, self._clock.now())
+
+    async def _look_through_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.rescan_seconds)
+            self._look_through(self._loop_time())
+
+    def _look_through(self, now: float) -> None:
+        """Have every polled queue compared with the index, and forget queues that nobody uses.
+
+        A sticky queue needs no such net: its tasks go to the normal queue after seconds.
+        """
+        for loaded in list(self._queues.values()):
+            loaded.pollers.forget_old(now)
+            unpolled_seconds = 0.0 if loaded.tasks.parked_count else now - loaded.last_poll_at
+            if unpolled_seconds >= self._settings.idle_queue_seconds and loaded.tasks.is_idle():
+                del self._queues[loaded.key]
+            elif unpolled_seconds < self._settings.rescan_seconds and not loaded.sticky:
+                loaded.tasks.doubt()
+                if loaded.tasks.refill_due():
+                    self._refills_due.put_nowait(loaded)
+
+
+def _offer_of(row: ReadyTask) -> Offer:
+    return Offer(row.workflow_id, row.run_id, row.scheduled_event_id, "", row.ready_at)
+
+
+def _end_polls(loaded: _LoadedQueue, of_whom: Callable[[Poller], bool]) -> int:
+    polls = [poll for poll in loaded.tasks.parked if poll.waiting() and of_whom(poll.poller)]
+    for poll in polls:
+        poll.worker_gone = True
+        poll.end_empty()
+        loaded.tasks.unpark(poll)
+    return len(polls)
+
+
+def _waiting(rows: list[ReadyTask], loaded: _LoadedQueue | None) -> list[ReadyTask]:
+    if loaded is None:
+        return rows
+    return [row for row in rows if not loaded.tasks.is_under_way(row.run_id, row.scheduled_event_id)]

@@ -1,0 +1,214 @@
+"""The namespaces of this server: all of them in memory, each change written to the store before it is seen.
+
+Every request names a namespace, so resolving one is a dictionary look-up and never waits. Changes are rare and go one
+after the other. This module must never delete what a namespace holds: it knows configuration only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from temporalio.api.enums.v1 import NamespaceState
+from temporalio.api.errordetails.v1 import (
+    NamespaceAlreadyExistsFailure,
+    NamespaceInvalidStateFailure,
+    NamespaceNotFoundFailure,
+)
+
+from perdure.server.core.checks.names import is_too_long
+from perdure.server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from perdure.server.core.limits import Limits
+from perdure.server.core.records import NamespaceRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DEFAULT_NAMESPACE = "default"
+DEFAULT_RETENTION_SECONDS = 24 * 3600
+"""Retention of namespaces that the server makes itself; those registered by a request name their own."""
+
+_REGISTERED = NamespaceState.NAMESPACE_STATE_REGISTERED
+_DEPRECATED = NamespaceState.NAMESPACE_STATE_DEPRECATED
+
+
+class NamespaceStore(Protocol):
+    """What this module needs of a store."""
+
+    async def list_namespaces(self) -> list[NamespaceRecord]:
+        """Return all namespaces, in name order."""
+
+    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+        """Insert or replace a namespace, by id."""
+
+
+class Clock(Protocol):
+    """What this module needs of a clock."""
+
+    def now(self) -> int:
+        """Return the time in nanoseconds since the epoch."""
+
+
+class Namespaces:
+    """The namespaces by name and by id."""
+
+    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_limits", "_store")
+
+    def __init__(self, store: NamespaceStore, clock: Clock, limits: Limits | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._limits = limits or Limits()
+        self._by_name: dict[str, NamespaceRecord] = {}
+        self._by_id: dict[str, NamespaceRecord] = {}
+        self._changing = asyncio.Lock()
+
+    async def load(self, wanted: Iterable[str] = (), *, retention_seconds: int = DEFAULT_RETENTION_SECONDS) -> None:
+        """Read all namespaces of the store and register those that must exist and do not.
+
+        Args:
+            wanted: Names that must exist besides `default`.
+            retention_seconds: How long those registered now keep closed runs.
+        """
+        for record in await self._store.list_namespaces():
+            self._hold(record)
+        for name in (DEFAULT_NAMESPACE, *wanted):
+            if name not in self._by_name:
+                await self.register(name, retention_seconds=retention_seconds)
+
+    def resolve(self, name: str) -> NamespaceRecord:
+        """Return the namespace a request names, for anything but new workflows.
+
+        Raises:
+            InvalidArgument: The name is empty.
+            NotFound: There is none of that name.
+            FailedPrecondition: It is deleted.
+        """
+        record = self._by_name.get(name)
+        if record is None:
+            raise self._absent(name)
+        if record.state != _REGISTERED:
+            _require_state(record, (_REGISTERED, _DEPRECATED))
+        return record
+
+    def resolve_registered(self, name: str) -> NamespaceRecord:
+        """Return the namespace a new workflow is started in: a deprecated one takes none.
+
+        Raises:
+            InvalidArgument: The name is empty.
+            NotFound: There is none of that name.
+            FailedPrecondition: It is deprecated or deleted.
+        """
+        record = self._by_name.get(name)
+        if record is None:
+            raise self._absent(name)
+        if record.state != _REGISTERED:
+            _require_state(record, (_REGISTERED,))
+        return record
+
+    def by_id(self, namespace_id: str) -> NamespaceRecord:
+        """Return the namespace of an id, whatever its state. Raises NotFound where there is none."""
+        record = self._by_id.get(namespace_id)
+        if record is None:
+            raise NotFound(
+                f"Namespace {namespace_id} is not found.", detail=NamespaceNotFoundFailure(namespace=namespace_id)
+            )
+        return record
+
+    def by_name(self, name: str) -> NamespaceRecord:
+        """Return the namespace of a name, whatever its state. Raises NotFound where there is none."""
+        record = self._by_name.get(name)
+        if record is None:
+            raise self._absent(name)
+        return record
+
+    def all(self) -> list[NamespaceRecord]:
+        """Return every namespace in name order."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
+    async def register(
+        self,
+        name: str,
+        *,
+        retention_seconds: int,
+        description: str = "",
+        owner_email: str = "",
+        data: dict[str, str] | None = None,
+    ) -> NamespaceRecord:
+        """Make a namespace; it is there for others when this returns.
+
+        Args:
+            name: Its name, at most as long as an id.
+            retention_seconds: How long closed runs stay.
+            description: For people.
+            owner_email: For people.
+            data: For people.
+
+        Raises:
+            AlreadyExists: There is one of that name.
+        """
+        async with self._changing:
+            if name in self._by_name:
+                raise AlreadyExists(f'Namespace "{name}" already exists', detail=NamespaceAlreadyExistsFailure())
+            record = NamespaceRecord(
+                namespace_id=str(uuid.uuid4()),
+                name=name,
+                state=_REGISTERED,
+                description=description,
+                owner_email=owner_email,
+                data=data or {},
+                retention_seconds=retention_seconds,
+                created_at=self._clock.now(),
+            )
+            await self._store.save_namespace(record)
+            self._hold(record)
+            return record
+
+    async def change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
+        """Change a namespace: `edit` gets a copy, which takes the place of the old one once it is stored.
+
+        Args:
+            name: Which one.
+            edit: Changes the copy in place, or raises and leaves everything as it is.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        async with self._changing:
+            old = self.by_name(name)
+            record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
+            edit(record)
+            if record != old:
+                await self._store.save_namespace(record)
+                self._hold(record)
+            return record
+
+    def _absent(self, name: str) -> InvalidArgument | NotFound:
+        if not name:
+            return InvalidArgument("Namespace is empty.")
+        if is_too_long(name, self._limits):
+            return InvalidArgument("Namespace length exceeds limit.")
+        return NotFound(f"Namespace {name} is not found.", detail=NamespaceNotFoundFailure(namespace=name))
+
+    def _hold(self, record: NamespaceRecord) -> None:
+        self._by_name[record.name] = record
+        self._by_id[record.namespace_id] = record
+
+
+def _require_state(record: NamespaceRecord, allowed: Sequence[NamespaceState.ValueType]) -> None:
+    if record.state in allowed:
+        return
+    state = NamespaceState.Name(NamespaceState.ValueType(record.state))
+    raise FailedPrecondition(
+        f"Namespace has invalid state: {_state_name(state)}. "
+        f"Must be {' or '.join(_state_name(NamespaceState.Name(each)) for each in allowed)}.",
+        detail=NamespaceInvalidStateFailure(
+            namespace=record.name, state=NamespaceState.ValueType(record.state), allowed_states=allowed
+        ),
+    )
+
+
+def _state_name(name: str) -> str:
+    return name.removeprefix("NAMESPACE_STATE_").capitalize()

@@ -1,0 +1,197 @@
+"""Polls: a matched offer becomes a started task in the poller's hands, or the task is offered again.
+
+A task is started by a transition of its run; its reply goes out once that is durable. If the poller goes away before,
+a second transition takes the start back. Once the reply was handed over, never.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from temporalio.api.enums.v1 import TaskQueueKind
+from temporalio.api.workflowservice.v1 import (
+    PollActivityTaskQueueRequest,
+    PollActivityTaskQueueResponse,
+    PollNexusTaskQueueRequest,
+    PollNexusTaskQueueResponse,
+    PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse,
+)
+
+from perdure.server.core import tokens
+from perdure.server.core.errors import NotFound, ServerError
+from perdure.server.core.inputs import (
+    Input,
+    ReturnActivity,
+    ReturnQuery,
+    ReturnWorkflowTask,
+    StartActivity,
+    StartWorkflowTask,
+    TakeQuery,
+)
+from perdure.server.core.records import WorkflowKey
+from perdure.server.core.replies import QueryTask, StaleTask, StartReply, WorkflowTaskStarted
+from perdure.server.engine.background import Background
+from perdure.server.engine.clock import Clock
+from perdure.server.engine.history import Histories
+from perdure.server.engine.matching import DEFAULT_RATE_PER_SECOND, Matcher, Offer, Poller, QueueKey, QueueKind
+from perdure.server.engine.runner import Runner
+from perdure.server.engine.wire import append_history
+from perdure.server.store.interface import StoreError
+
+_logger = logging.getLogger(__name__)
+_STICKY: Final = TaskQueueKind.TASK_QUEUE_KIND_STICKY
+_PAUSE_SECONDS: Final = 0.1
+"""Before a poll goes on after a start that could not be stored."""
+
+Finish = Callable[[WorkflowKey, object], Awaitable[bytes]]
+
+
+class Polling:
+    """Serves polls for workflow and activity tasks."""
+
+    def __init__(
+        self, matcher: Matcher, runner: Runner, histories: Histories, background: Background, clock: Clock
+    ) -> None:
+        self._matcher = matcher
+        self._runner = runner
+        self._histories = histories
+        self._background = background
+        self._clock = clock
+
+    async def workflow_task(
+        self, namespace_id: str, request: PollWorkflowTaskQueueRequest, deadline: float
+    ) -> PollWorkflowTaskQueueResponse | bytes:
+        """Wait for a workflow task or a query; an empty reply means there was none before the deadline."""
+        queue = QueueKey(namespace_id, request.task_queue.name, QueueKind.WORKFLOW)
+        is_sticky = request.task_queue.kind == _STICKY
+        sticky_queue = request.task_queue.name if is_sticky else ""
+        poller = Poller(request.identity, request.worker_instance_key, is_sticky)
+
+        def start(offer: Offer) -> Input:
+            if offer.query_id:
+                return TakeQuery(offer.run_id, offer.query_id, sticky_queue)
+            return StartWorkflowTask(offer.run_id, request.identity, self._clock.new_nonce(), sticky_queue)
+
+        reply = await self._serve(queue, poller, deadline, start, self.finish_workflow_task)
+        return PollWorkflowTaskQueueResponse() if reply is None else reply
+
+    async def activity_task(
+        self, namespace_id: str, request: PollActivityTaskQueueRequest, deadline: float
+    ) -> PollActivityTaskQueueResponse | bytes:
+        """Wait for an activity task; an empty reply means there was none before the deadline."""
+        queue = QueueKey(namespace_id, request.task_queue.name, QueueKind.ACTIVITY)
+        rate = DEFAULT_RATE_PER_SECOND
+        if request.task_queue_metadata.HasField("max_tasks_per_second"):
+            rate = request.task_queue_metadata.max_tasks_per_second.value
+        poller = Poller(request.identity, request.worker_instance_key, rate_per_second=rate)
+
+        def start(offer: Offer) -> Input:
+            return StartActivity(offer.run_id, offer.scheduled_event_id, request.identity, self._clock.new_nonce())
+
+        reply = await self._serve(queue, poller, deadline, start, _finish_activity)
+        return PollActivityTaskQueueResponse() if reply is None else reply
+
+    async def nexus_task(
+        self, namespace_id: str, request: PollNexusTaskQueueRequest, deadline: float
+    ) -> PollNexusTaskQueueResponse:
+        """Wait for a Nexus task. No operation makes one yet, so the poll ends empty."""
+        queue = QueueKey(namespace_id, request.task_queue.name, QueueKind.NEXUS)
+        offer = await self._matcher.poll(queue, Poller(request.identity, request.worker_instance_key), deadline)
+        assert offer is None, "nothing offers Nexus tasks"
+        return PollNexusTaskQueueResponse()
+
+    async def finish_workflow_task(self, key: WorkflowKey, reply: object) -> bytes:
+        """Return a started task's or a query's reply with its history, as bytes."""
+        assert isinstance(reply, WorkflowTaskStarted | QueryTask)
+        response = reply.response
+        events, response.next_page_token = await self._histories.for_task(key, reply.history)
+        return append_history(response, "history", events)
+
+    async def _serve(
+        self, queue: QueueKey, poller: Poller, deadline: float, start: Callable[[Offer], Input], finish: Finish
+    ) -> bytes | None:
+        while True:
+            offer = await self._matcher.poll(queue, poller, deadline)
+            if offer is None:
+                return None
+            reply = await self._start(queue, offer, start(offer), finish)
+            if reply is not None:
+                return reply
+
+    async def _start(self, queue: QueueKey, offer: Offer, given: Input, finish: Finish) -> bytes | None:
+        """Start an offered task; None where the poll should go on."""
+        key = WorkflowKey(queue.namespace_id, offer.workflow_id)
+        try:
+            applied = await self._runner.apply(key, given)
+        except (StaleTask, NotFound):
+            self._matcher.stale(queue, offer)
+            return None
+        except (ServerError, StoreError) as error:
+            await self._pause(queue, offer, error)
+            return None
+        except asyncio.CancelledError:
+            self._matcher.give_back(queue, offer)
+            raise
+        except Exception:
+            self._matcher.stale(queue, offer)
+            raise
+        try:
+            if applied.durable is not None:
+                await applied.durable
+            finished = await finish(key, applied.reply)
+        except (ServerError, StoreError) as error:
+            self.take_back(key, applied.reply)
+            await self._pause(queue, offer, error)
+            return None
+        except asyncio.CancelledError:
+            self._matcher.started(queue, offer)
+            self.take_back(key, applied.reply)
+            raise
+        except Exception:
+            self._matcher.stale(queue, offer)
+            self.take_back(key, applied.reply)
+            raise
+        self._matcher.started(queue, offer)
+        return finished
+
+    async def _pause(self, queue: QueueKey, offer: Offer, error: Exception) -> None:
+        _logger.warning("a task could not be started: %s", error, extra={"run_id": offer.run_id})
+        self._matcher.give_back(queue, offer)
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+    def take_back(self, key: WorkflowKey, reply: object) -> None:
+        """Offer a started task, or a query, again whose worker never got the reply."""
+        given = _return_of(reply)
+        if given is not None:
+            self._background.start(self._return(key, given), f"return of a task of {given.run_id}")
+
+    async def _return(self, key: WorkflowKey, given: Input) -> None:
+        try:
+            await self._runner.submit(key, given)
+        except (ServerError, StoreError) as error:
+            # What is left is a started task that nobody has: its timeout brings it back.
+            _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
+
+
+def _return_of(reply: object) -> Input | None:
+    if isinstance(reply, StartReply):
+        reply = reply.eager_task
+    if isinstance(reply, WorkflowTaskStarted):
+        workflow_token = tokens.decode_workflow_task(reply.response.task_token)
+        return ReturnWorkflowTask(workflow_token.run_id, workflow_token)
+    if isinstance(reply, PollActivityTaskQueueResponse):
+        activity_token = tokens.decode_activity(reply.task_token)
+        return ReturnActivity(activity_token.run_id, activity_token)
+    if isinstance(reply, QueryTask):
+        query_token = tokens.decode_query(reply.response.task_token)
+        return ReturnQuery(query_token.run_id, query_token.query_id)
+    return None
+
+
+async def _finish_activity(key: WorkflowKey, reply: object) -> bytes:
+    assert isinstance(reply, PollActivityTaskQueueResponse)
+    return reply.SerializeToString()

@@ -1,0 +1,41 @@
+"""The engine's own limits: each has a name, a default and a test."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.server.core.limits import Limits
+from perdure.server.engine.matching.settings import MatcherSettings
+
+_MIB = 1024 * 1024
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one engine runs."""
+
+    node: str = "local"
+    """The name this engine writes under; a second engine of the same name fences the first."""
+    cache_bytes: int = 200 * _MIB
+    """How many bytes of runs are kept in memory between their transitions."""
+    batch_entities: int = 500
+    """Most entities one transaction writes; the rest goes into the next one."""
+    gather_seconds: float = 0.002
+    """How long transactions are apart at least while several workflows are at work; an idle engine writes at once."""
+    load_keys: int = 200
+    """Most entities one read loads."""
+    alarm_horizon_seconds: float = 60.0
+    """How far ahead alarms are held in memory."""
+    alarms_in_memory: int = 20_000
+    """Most alarms one look into the index brings into memory."""
+    alarms_at_once: int = 500
+    """Most alarms that are being worked on at the same time."""
+    history_page_bytes: int = 1 * _MIB
+    """Most bytes of events in one page of a history; one event is always given, whatever its size."""
+    task_history_events: int = 1_000
+    """Most events in the reply that hands out a workflow task; the worker reads the rest page by page."""
+    pending_queries: int = 10_000
+    """Most queries that wait for an answer at the same time."""
+    limits: Limits = Limits()
+    """What requests and runs may be at most."""
+    matcher: MatcherSettings = MatcherSettings()
+    """What task queues may hold."""

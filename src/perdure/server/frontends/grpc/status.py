@@ -1,0 +1,104 @@
+"""What went wrong, as a gRPC status: the one place where errors of the engine become status codes.
+
+SDKs retry INTERNAL, UNKNOWN, UNAVAILABLE, ABORTED and RESOURCE_EXHAUSTED for about ten seconds a call, so a code of
+these must never stand for something a retry cannot mend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # published without type hints
+from temporalio.api.errordetails.v1 import NotFoundFailure, PermissionDeniedFailure, ResourceExhaustedFailure
+
+from perdure.server.core.errors import (
+    Aborted,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Refusal,
+    ResourceExhausted,
+    Retryable,
+    ServerError,
+    Unavailable,
+    Unimplemented,
+)
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+
+_TRAILER_BYTES_MAX: Final = 7000
+"""gRPC clients begin to refuse trailers at 8 KiB. A longer message is cut, details that do not fit are emptied."""
+
+_CODES: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
+    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
+    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Aborted: grpc.StatusCode.ABORTED,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Refusal: grpc.StatusCode.FAILED_PRECONDITION,
+    Retryable: grpc.StatusCode.UNAVAILABLE,
+    ServerError: grpc.StatusCode.INTERNAL,
+}
+
+_DEFAULT_DETAILS: Final[Mapping[type[ServerError], type[Message]]] = {
+    NotFound: NotFoundFailure,
+    PermissionDenied: PermissionDeniedFailure,
+    ResourceExhausted: ResourceExhaustedFailure,
+}
+"""Some codes carry a detail even where the error names none; SDKs tell kinds of errors by it."""
+
+
+class CallStatus(NamedTuple):
+    """How a failed call ends."""
+
+    code: grpc.StatusCode
+    message: str
+    details: bytes
+    """A serialised `google.rpc.Status` for the trailers, empty for none."""
+
+
+def status_of(error: ServerError) -> CallStatus:
+    """Return the status that tells a client about an error."""
+    kind = next(base for base in type(error).__mro__ if base in _CODES)
+    code = _CODES[kind]
+    message = _fitting(error.message)
+    detail = error.detail
+    if detail is None and kind in _DEFAULT_DETAILS:
+        detail = _DEFAULT_DETAILS[kind]()
+    if detail is None:
+        return CallStatus(code, message, b"")
+    details = _packed(code, message, detail)
+    if not _fits(message, details):
+        details = _packed(code, "", type(detail)())
+    return CallStatus(code, message, details)
+
+
+def _packed(code: grpc.StatusCode, message: str, detail: Message) -> bytes:
+    status = Status(code=code.value[0], message=message)
+    status.details.add().Pack(detail)
+    data: bytes = status.SerializeToString()
+    return data
+
+
+def _fits(message: str, details: bytes) -> bool:
+    # On the wire a message is percent-encoded and details are base64.
+    return len(quote(message, safe=" ")) + len(details) * 4 // 3 <= _TRAILER_BYTES_MAX
+
+
+def _fitting(message: str) -> str:
+    room = _TRAILER_BYTES_MAX // 2
+    if len(message) * 3 <= room or len(quote(message, safe=" ")) <= room:
+        return message
+    return message[: room // 12] + " [cut]" if not message.isascii() else message[: room // 3] + " [cut]"

@@ -1,0 +1,106 @@
+"""DescribeTaskQueue: who polls a queue, how much waits in it and how fast it moves.
+
+There is one shape per age of the protocol: the present one asks about one type of queue, the enhanced mode about
+several at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from temporalio.api.enums.v1 import DescribeTaskQueueMode, TaskQueueKind, TaskQueueType
+from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueueStats, TaskQueueStatus
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
+
+from perdure.server.core.durations import duration_of
+from perdure.server.core.errors import InvalidArgument, Unimplemented
+from perdure.server.engine.matching.task_queue import QueueKey, QueueKind
+from perdure.server.handlers.call import Call
+from perdure.server.handlers.fields import check_task_queue
+from perdure.server.handlers.server import Server
+from perdure.server.handlers.timestamps import set_time
+
+if TYPE_CHECKING:
+    from perdure.server.engine.matching.matcher import BacklogStats, Matcher
+
+_ENHANCED: Final = DescribeTaskQueueMode.DESCRIBE_TASK_QUEUE_MODE_ENHANCED
+_WORKFLOW: Final = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+_ACTIVITY: Final = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+_KINDS: Final = {_WORKFLOW: QueueKind.WORKFLOW, _ACTIVITY: QueueKind.ACTIVITY}
+
+
+async def describe_task_queue(
+    server: Server, request: DescribeTaskQueueRequest, call: Call
+) -> DescribeTaskQueueResponse:
+    """Return a queue's pollers and, where asked for, its backlog and rates."""
+    namespace = server.namespaces.resolve(request.namespace)
+    check_task_queue(request.HasField("task_queue"), request.task_queue, server.limits)
+    if request.api_mode != _ENHANCED:
+        return await _describe_one_type(server, namespace.namespace_id, request)
+    if request.task_queue.kind == TaskQueueKind.TASK_QUEUE_KIND_STICKY:
+        raise InvalidArgument(
+            "Enhanced DescribeTaskQueue is not valid for a sticky queue, use api_mode=UNSPECIFIED or a normal queue."
+        )
+    return await _describe_types(server, namespace.namespace_id, request)
+
+
+async def _describe_one_type(
+    server: Server, namespace_id: str, request: DescribeTaskQueueRequest
+) -> DescribeTaskQueueResponse:
+    matcher = server.engine.matcher
+    key = _key(namespace_id, request.task_queue.name, request.task_queue_type or _WORKFLOW)
+    response = DescribeTaskQueueResponse(pollers=_pollers(matcher, key))
+    if request.report_stats or request.include_task_queue_status:
+        backlog = await matcher.backlog(key)
+        if request.report_stats:
+            response.stats.CopyFrom(_stats(backlog))
+        if request.include_task_queue_status:
+            status = TaskQueueStatus(backlog_count_hint=backlog.approximate_backlog_count)
+            response.task_queue_status.CopyFrom(status)
+    return response
+
+
+async def _describe_types(
+    server: Server, namespace_id: str, request: DescribeTaskQueueRequest
+) -> DescribeTaskQueueResponse:
+    matcher = server.engine.matcher
+    response = DescribeTaskQueueResponse()
+    # No worker is versioned, so everything is reported under the one version without a name.
+    version = response.versions_info[""]
+    for queue_type in request.task_queue_types or (_WORKFLOW, _ACTIVITY):
+        key = _key(namespace_id, request.task_queue.name, queue_type)
+        info = version.types_info[queue_type]
+        if request.report_pollers:
+            info.pollers.extend(_pollers(matcher, key))
+        if request.report_stats:
+            info.stats.CopyFrom(_stats(await matcher.backlog(key)))
+    return response
+
+
+def _key(namespace_id: str, name: str, queue_type: TaskQueueType.ValueType) -> QueueKey:
+    kind = _KINDS.get(queue_type)
+    if kind is None:
+        raise Unimplemented("Only workflow and activity task queues are implemented by this server.")
+    return QueueKey(namespace_id, name, kind)
+
+
+def _pollers(matcher: Matcher, key: QueueKey) -> list[PollerInfo]:
+    shown = []
+    for poller, last_access_at in matcher.pollers(key):
+        info = PollerInfo(identity=poller.identity, rate_per_second=poller.rate_per_second)
+        set_time(info.last_access_time, last_access_at)
+        if poller.worker_version_capabilities is not None:
+            info.worker_version_capabilities.CopyFrom(poller.worker_version_capabilities)
+        if poller.deployment_options is not None:
+            info.deployment_options.CopyFrom(poller.deployment_options)
+        shown.append(info)
+    return shown
+
+
+def _stats(backlog: BacklogStats) -> TaskQueueStats:
+    return TaskQueueStats(
+        approximate_backlog_count=backlog.approximate_backlog_count,
+        approximate_backlog_age=duration_of(int(backlog.approximate_backlog_age_seconds * 1e9)),
+        tasks_add_rate=backlog.tasks_add_rate,
+        tasks_dispatch_rate=backlog.tasks_dispatch_rate,
+    )

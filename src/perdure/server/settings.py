@@ -1,0 +1,133 @@
+"""Every setting of the server, by name, with its default. docs/configuration.md lists them; a test compares.
+
+Data, and the reading of the forms in which people write it. It must never open a file, look at the environment, or know
+who uses a setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from types import MappingProxyType
+
+import msgspec
+
+from perdure.server.core.limits import Limits
+from perdure.server.engine.matching.settings import MatcherSettings
+from perdure.server.engine.settings import EngineSettings
+
+__all__ = [
+    "SEARCH_ATTRIBUTE_TYPES",
+    "EngineSettings",
+    "Limits",
+    "LogFormat",
+    "LogLevel",
+    "MatcherSettings",
+    "ServerSettings",
+    "SettingsError",
+    "search_attribute_type",
+    "sqlite_path",
+]
+
+SEARCH_ATTRIBUTE_TYPES: Mapping[str, int] = MappingProxyType(
+    {"Text": 1, "Keyword": 2, "Int": 3, "Double": 4, "Bool": 5, "Datetime": 6, "KeywordList": 7}
+)
+"""The types a search attribute may have: the name people write and the number of `IndexedValueType`."""
+
+
+class SettingsError(ValueError):
+    """A setting has a value the server cannot work with. The message says which, and what would do."""
+
+
+class LogFormat(Enum):
+    """How a log line looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(Enum):
+    """From which severity on lines are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+    NEVER = "never"
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one server process runs. Every field has a default; with all defaults a server runs on a file here."""
+
+    db: str = "sqlite:///perdure.db"
+    """Where everything is stored: `sqlite:///relative.db`, `sqlite:////absolute.db`, a path, or `memory:`."""
+    sqlite_pragmas: Mapping[str, str] = {}
+    """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
+    ip: str = "127.0.0.1"
+    """The address the gRPC front end listens on."""
+    port: int = 7233
+    """The port the gRPC front end listens on; 0 lets the system choose one."""
+    concurrent_calls_max: int = 50_000
+    """Calls in progress at once, parked polls included; more are refused."""
+    namespaces: Sequence[str] = ()
+    """Namespaces to create at start where they do not exist. `default` always does."""
+    namespace_retention_seconds: int = 24 * 3600
+    """How long namespaces created at start keep closed runs."""
+    search_attributes: Mapping[str, int] = {}
+    """Custom search attributes to register at start in `default` and `namespaces`: name to `IndexedValueType`."""
+    shutdown_grace_seconds: float = 10.0
+    """How long calls in progress may still run after the server was told to stop."""
+    log_format: LogFormat = LogFormat.TEXT
+    """`text` for people, `json` for machines: one object per line."""
+    log_level: LogLevel = LogLevel.INFO
+    """From which severity on lines are written: `debug`, `info`, `warn`, `error` or `never`."""
+    engine: EngineSettings = EngineSettings()
+    """How the engine runs, what its task queues hold, and what requests and runs may be at most."""
+
+    def __post_init__(self) -> None:
+        """Refuse at once what would fail later. Raises SettingsError."""
+        sqlite_path(self.db)
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"port must be 0 to 65535, not {self.port}")
+        for name in self.namespaces:
+            if not name:
+                raise SettingsError("a namespace must have a name")
+        for field in ("concurrent_calls_max", "namespace_retention_seconds"):
+            if getattr(self, field) <= 0:
+                raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
+        if self.shutdown_grace_seconds < 0:
+            raise SettingsError(f"shutdown_grace_seconds must not be negative, not {self.shutdown_grace_seconds}")
+
+    @property
+    def address(self) -> str:
+        """Where the gRPC front end listens, as host:port."""
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def sqlite_path(db: str) -> str | None:
+    """Return the file a database setting names, or None for a database in memory.
+
+    Raises:
+        SettingsError: The setting names no file, or a kind of database this release does not have.
+    """
+    if db in ("memory:", ":memory:", "sqlite://", "sqlite:///:memory:"):
+        return None
+    scheme, separator, rest = db.partition("://")
+    path = db
+    if separator:
+        if scheme != "sqlite":
+            raise SettingsError(f"db {db!r}: this release stores in SQLite only; write sqlite:///file.db or a path")
+        if not rest.startswith("/"):
+            raise SettingsError(f"db {db!r}: three slashes for a relative path, four for an absolute one")
+        path = rest[1:]
+    if not path:
+        raise SettingsError(f"db {db!r} names no file")
+    return path
+
+
+def search_attribute_type(name: str) -> int:
+    """Return the `IndexedValueType` of a type's name, in any case. Raises SettingsError for an unknown one."""
+    for known, number in SEARCH_ATTRIBUTE_TYPES.items():
+        if known.lower() == name.lower():
+            return number
+    raise SettingsError(f"{name!r} is no search attribute type; one of {', '.join(SEARCH_ATTRIBUTE_TYPES)}")

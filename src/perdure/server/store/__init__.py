@@ -1,0 +1,1 @@
+"""Where state is kept: a port (`interface.py`) and its implementations."""

@@ -1,0 +1,291 @@
+"""The store's fake, for tests and the simulator: the same port on dicts, without threads, the same in every run.
+
+`CommitFaults` stand before and after the moment a batch becomes durable. It must refuse what a real store refuses: both
+run the same conformance suite.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Protocol
+
+from perdure.server.core.records import (
+    EntityWrite,
+    EventRecord,
+    NamespaceRecord,
+    RunRecord,
+    StoredActivity,
+    StoredRun,
+    WorkflowKey,
+)
+from perdure.server.store.interface import (
+    Backlog,
+    Batch,
+    BatchRejected,
+    Claim,
+    CountGroup,
+    DueAlarm,
+    Fenced,
+    ListPosition,
+    ReadyTask,
+    StoredEvent,
+    StoreUnavailable,
+)
+from perdure.server.store.memory.database import Change, MemoryDatabase, Pending, Tables
+from perdure.server.store.visibility.filter import Filter, matches
+
+
+class CommitFaults(Protocol):
+    """Where a test gets between a batch and its fate. Either may wait, and may raise one of the store's errors."""
+
+    async def before(self, batch: Batch) -> None:
+        """Called before the batch is looked at; raising leaves nothing written."""
+
+    async def after(self, batch: Batch) -> None:
+        """Called once the batch is durable; raising keeps it so."""
+
+
+class MemoryStore:
+    """A store in a `MemoryDatabase`.
+
+    Args:
+        database: What to open; None makes an empty one.
+        faults: What stands before and after the moment a batch becomes durable; None for nothing.
+    """
+
+    def __init__(self, database: MemoryDatabase | None = None, *, faults: CommitFaults | None = None) -> None:
+        self.database = database or MemoryDatabase()
+        self._faults = faults
+        self._claimed: tuple[str, int] | None = None
+        self._is_open = False
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        self._is_open = True
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        self._is_open = False
+
+    async def cluster_id(self) -> str:
+        """See `Store.cluster_id`."""
+        self._tables()
+        return self.database.cluster_id
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def claim(self, node: str) -> Claim:
+        """See `Store.claim`."""
+        self._tables()
+        former = self.database.claims.get(node, Claim(0, 0))
+        return self._bump(node, former)
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store.commit`. The rows are taken from the batch before the first await."""
+        self._tables()
+        number = batch.number
+        writes = [_taken(write) for write in batch.writes]
+        if self._faults is not None:
+            await self._faults.before(batch)
+        node, held = self._held()
+        if held.batch != number - 1:
+            raise Fenced(f"Batch {number} of node {node!r} does not follow batch {held.batch}.")
+        self.database.show_durable()
+        change = Change(self._tables(), writes)
+        self.database.make_durable(change, node, Claim(held.incarnation, number))
+        try:
+            if self._faults is not None:
+                await self._faults.after(batch)
+        finally:
+            self.database.show_durable()
+
+    async def resolve(self) -> Claim:
+        """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""
+        self._tables()
+        return self._bump(*self._held())
+
+    def _held(self) -> tuple[str, Claim]:
+        assert self._claimed is not None, "claim the store before writing to it"
+        node, incarnation = self._claimed
+        stored = self.database.claims[node]
+        if stored.incarnation != incarnation:
+            raise Fenced(f"Another process has taken the place of node {node!r} since incarnation {incarnation}.")
+        return node, stored
+
+    def _bump(self, node: str, former: Claim) -> Claim:
+        self.database.show_durable()
+        claim = Claim(former.incarnation + 1, former.batch)
+        self.database.claims[node] = claim
+        self._claimed = (node, claim.incarnation)
+        return claim
+
+    # --- entities -------------------------------------------------------------------------------------------------
+
+    async def load_current_runs(self, keys: Sequence[WorkflowKey]) -> list[StoredRun | None]:
+        """See `Store.load_current_runs`."""
+        current = self._tables().current
+        return [self._stored_run(current[key]) if key in current else None for key in keys]
+
+    async def load_run(self, key: WorkflowKey, run_id: str) -> StoredRun | None:
+        """See `Store.load_run`."""
+        run = self._tables().runs.get(run_id)
+        if run is None or (run.namespace_id, run.workflow_id) != key:
+            return None
+        return self._stored_run(run_id)
+
+    def _stored_run(self, run_id: str) -> StoredRun:
+        tables = self._tables()
+        pending = tables.pending.get(run_id, Pending())
+        return StoredRun(
+            run=_as_stored(tables.runs[run_id]),
+            started_event=self._event_data(run_id, 1),
+            activities=[
+                StoredActivity(record, self._event_data(run_id, scheduled_event_id))
+                for scheduled_event_id, record in sorted(pending.activities.items())
+            ],
+            timers=[timer for _, timer in sorted(pending.timers.items())],
+            buffered=[event for _, event in sorted(pending.buffered.items())],
+            request_ids=sorted(pending.request_ids),
+        )
+
+    def _event_data(self, run_id: str, event_id: int) -> bytes:
+        event = self._tables().events.get(run_id, {}).get(event_id)
+        return b"" if event is None else event.data
+
+    async def read_events(
+        self, run_id: str, first_event_id: int, end_event_id: int, max_events: int, max_bytes: int
+    ) -> list[StoredEvent]:
+        """See `Store.read_events`."""
+        events = self._tables().events.get(run_id, {})
+        wanted = sorted(event_id for event_id in events if first_event_id <= event_id < end_event_id)
+        return _page([events[event_id] for event_id in wanted[:max_events]], max_bytes)
+
+    async def read_events_reverse(
+        self, run_id: str, last_event_id: int, max_events: int, max_bytes: int
+    ) -> list[StoredEvent]:
+        """See `Store.read_events_reverse`."""
+        events = self._tables().events.get(run_id, {})
+        wanted = sorted((event_id for event_id in events if event_id <= last_event_id), reverse=True)
+        return _page([events[event_id] for event_id in wanted[:max_events]], max_bytes)
+
+    # --- indexes over the state -----------------------------------------------------------------------------------
+
+    async def ready_workflow_tasks(self, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
+        """See `Store.ready_workflow_tasks`."""
+        ready = [
+            (run.task_ready_at or 0, run.run_id, run)
+            for run in self._runs_of(namespace_id)
+            if run.task_ready_queue == task_queue
+        ]
+        ready.sort(key=lambda item: item[:2])
+        return [
+            ReadyTask(namespace_id, run.workflow_id, run_id, 0, ready_at) for ready_at, run_id, run in ready[:limit]
+        ]
+
+    async def ready_activity_tasks(self, namespace_id: str, task_queue: str, now: int, limit: int) -> list[ReadyTask]:
+        """See `Store.ready_activity_tasks`."""
+        ready = [
+            (activity.ready_at, activity.run_id, activity.scheduled_event_id, activity.workflow_id)
+            for pending in self._tables().pending.values()
+            for activity in pending.activities.values()
+            if activity.namespace_id == namespace_id and activity.task_queue == task_queue
+            if activity.ready_at is not None and activity.ready_at <= now
+        ]
+        return [
+            ReadyTask(namespace_id, workflow_id, run_id, scheduled_event_id, ready_at)
+            for ready_at, run_id, scheduled_event_id, workflow_id in sorted(ready)[:limit]
+        ]
+
+    async def workflow_task_backlog(self, namespace_id: str, task_queue: str) -> Backlog:
+        """See `Store.workflow_task_backlog`."""
+        return _backlog(await self.ready_workflow_tasks(namespace_id, task_queue, len(self._tables().runs)))
+
+    async def activity_task_backlog(self, namespace_id: str, task_queue: str, now: int) -> Backlog:
+        """See `Store.activity_task_backlog`."""
+        everything = sum(len(pending.activities) for pending in self._tables().pending.values())
+        return _backlog(await self.ready_activity_tasks(namespace_id, task_queue, now, everything))
+
+    async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
+        """See `Store.due_alarms`."""
+        due = [
+            (run.alarm_at, run.run_id, run)
+            for run in self._tables().runs.values()
+            if run.alarm_at is not None and run.alarm_at < before
+        ]
+        due.sort(key=lambda item: item[:2])
+        return [DueAlarm(run.namespace_id, run.workflow_id, run_id, alarm_at) for alarm_at, run_id, run in due[:limit]]
+
+    # --- namespaces -----------------------------------------------------------------------------------------------
+
+    async def list_namespaces(self) -> list[NamespaceRecord]:
+        """See `Store.list_namespaces`."""
+        namespaces = sorted(self._tables().namespaces.values(), key=lambda namespace: namespace.name)
+        return copy.deepcopy(namespaces)
+
+    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+        """See `Store.save_namespace`."""
+        namespaces = self._tables().namespaces
+        for other in namespaces.values():
+            if other.name == namespace.name and other.namespace_id != namespace.namespace_id:
+                raise BatchRejected(f"Namespace {other.namespace_id} already has the name {namespace.name!r}.")
+        namespaces[namespace.namespace_id] = copy.deepcopy(namespace)
+
+    # --- visibility -----------------------------------------------------------------------------------------------
+
+    async def list_runs(
+        self, namespace_id: str, filter: Filter, limit: int, after: ListPosition | None
+    ) -> list[RunRecord]:
+        """See `Store.list_runs`."""
+        found = [run for run in self._runs_of(namespace_id) if matches(filter, run)]
+        if after is not None:
+            found = [run for run in found if (run.started_at, run.run_id) < after]
+        found.sort(key=lambda run: (run.started_at, run.run_id), reverse=True)
+        return [_as_stored(run) for run in found[:limit]]
+
+    async def count_runs(self, namespace_id: str, filter: Filter) -> int:
+        """See `Store.count_runs`."""
+        return sum(matches(filter, run) for run in self._runs_of(namespace_id))
+
+    async def count_runs_by_status(self, namespace_id: str, filter: Filter) -> list[CountGroup]:
+        """See `Store.count_runs_by_status`."""
+        counts: dict[int, int] = {}
+        for run in self._runs_of(namespace_id):
+            if matches(filter, run):
+                counts[run.status] = counts.get(run.status, 0) + 1
+        return [CountGroup(status, count) for status, count in sorted(counts.items())]
+
+    def _runs_of(self, namespace_id: str) -> list[RunRecord]:
+        return [run for run in self._tables().runs.values() if run.namespace_id == namespace_id]
+
+    def _tables(self) -> Tables:
+        if not self._is_open:
+            raise StoreUnavailable("The store is not open.")
+        return self.database.tables
+
+
+def _taken(write: EntityWrite) -> EntityWrite:
+    """Copy what the caller may change after it gave the batch away; the rows other than runs cannot change."""
+    lists = {name: list(getattr(write, name)) for name in EntityWrite.__struct_fields__ if name != "key"}
+    return EntityWrite(write.key, **{**lists, "runs": [copy.copy(run) for run in write.runs]})
+
+
+def _as_stored(run: RunRecord) -> RunRecord:
+    read = copy.copy(run)
+    read.stored_version = run.version
+    return read
+
+
+def _page(events: list[EventRecord], max_bytes: int) -> list[StoredEvent]:
+    page: list[StoredEvent] = []
+    total = 0
+    for event in events:
+        total += len(event.data)
+        if page and total > max_bytes:
+            break
+        page.append(StoredEvent(event.event_id, event.data))
+    return page
+
+
+def _backlog(ready: Sequence[ReadyTask]) -> Backlog:
+    return Backlog(len(ready), ready[0].ready_at if ready else None)

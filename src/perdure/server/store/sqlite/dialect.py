@@ -1,0 +1,47 @@
+"""How SQLite writes the schema: the one place for what differs from other databases in it."""
+
+from __future__ import annotations
+
+from perdure.server.store.schema import Column, ColumnType, Index, Table
+from perdure.server.store.views import View
+
+_TYPES = {
+    ColumnType.TEXT: "TEXT",
+    ColumnType.INTEGER: "INTEGER",
+    ColumnType.BOOLEAN: "INTEGER",
+    ColumnType.BYTES: "BLOB",
+}
+
+
+class SqliteViewDialect:
+    """The expressions of views."""
+
+    def utc(self, column: str) -> str:
+        """Return an expression for UTC text with milliseconds."""
+        return (
+            f"strftime('%Y-%m-%dT%H:%M:%S', {column} / 1000000000, 'unixepoch')"
+            f" || printf('.%03dZ', {column} / 1000000 % 1000)"
+        )
+
+
+def create_table(table: Table) -> str:
+    """Return the statement that makes a table. STRICT has the database refuse a value of the wrong type."""
+    columns = ", ".join(map(_column, table.columns))
+    options = "STRICT, WITHOUT ROWID" if table.clustered else "STRICT"
+    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.primary_key)})) {options}"
+
+
+def create_index(table: Table, index: Index) -> str:
+    """Return the statement that makes an index."""
+    unique = "UNIQUE " if index.unique else ""
+    where = f" WHERE {index.where}" if index.where else ""
+    return f"CREATE {unique}INDEX {index.name} ON {table.name} ({', '.join(index.columns)}){where}"
+
+
+def create_view(view: View) -> str:
+    """Return the statement that makes a view."""
+    return f"CREATE VIEW {view.name} AS {view.query.strip()}"
+
+
+def _column(column: Column) -> str:
+    return f"{column.name} {_TYPES[column.type]}{'' if column.nullable else ' NOT NULL'}"

@@ -1,0 +1,243 @@
+"""The store on SQLite: which connection does what.
+
+One thread writes, and nothing else does: a batch is a transaction on its connection. A file has two more connections
+with a thread each, one for what the engine waits for and one for listings, so that a listing over a million runs delays
+neither. Without a file (`:memory:`) there is one connection for all.
+
+It must never be used by two event loops.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.store.interface import (
+    Backlog,
+    Batch,
+    Claim,
+    CountGroup,
+    DueAlarm,
+    ListPosition,
+    ReadyTask,
+    StoredEvent,
+    StoreMismatch,
+)
+from perdure.server.store.sqlite import batches, listings, nodes, queries
+from perdure.server.store.sqlite.migrations import migrate
+from perdure.server.store.sqlite.thread import DatabaseThread
+from perdure.server.store.visibility.filter import Filter
+
+OLDEST_SQLITE = (3, 38, 0)
+"""STRICT tables, UPDATE FROM, RETURNING and the JSON functions, all built in."""
+
+PRAGMAS: Mapping[str, str] = {
+    "journal_mode": "wal",
+    "synchronous": "full",
+    # How long to wait for another process that writes (an operator's shell) before a batch fails.
+    "busy_timeout": "5000",
+    # KiB of pages kept per connection; the operating system keeps the rest of a file better than we could.
+    "cache_size": "-16384",
+    "temp_store": "memory",
+}
+"""What every connection is set to where nothing else was asked for."""
+
+_CACHED_STATEMENTS = 256
+
+_MEMORY = ":memory:"
+
+
+class SqliteStore:
+    """A store in an SQLite database.
+
+    Args:
+        path: The database file, made where it is missing; None keeps everything in memory.
+        pragmas: Settings by name, over those of `PRAGMAS`, applied to every connection in their order.
+
+    Raises:
+        ValueError: A pragma's name or value is not a plain word or number.
+    """
+
+    def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}) -> None:
+        for name, value in pragmas.items():
+            if not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"[\w+-]+", value):
+                raise ValueError(f"Not a pragma: {name}={value}. Give a name and a plain word or number.")
+        self._path = path or _MEMORY
+        self._pragmas = {**PRAGMAS, **pragmas}
+        self._claimed: tuple[str, int] | None = None
+        self._writer = DatabaseThread("perdure-store-writer", self._connect_to_write)
+        self._reader = self._lister = self._writer
+        if self._path != _MEMORY:
+            self._reader = DatabaseThread("perdure-store-reader", self._connect_to_read)
+            self._lister = DatabaseThread("perdure-store-lister", self._connect_to_read)
+
+    async def open(self) -> None:
+        """See `Store.open`. Also raises StoreMismatch where the SQLite library is too old."""
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise StoreMismatch(f"SQLite {oldest} or newer is needed; this Python has {sqlite3.sqlite_version}.")
+        started: list[DatabaseThread] = []
+        try:
+            for thread in self._threads():
+                await thread.start()
+                started.append(thread)
+        except BaseException:
+            for thread in reversed(started):
+                await thread.stop()
+            raise
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        for thread in reversed(self._threads()):
+            await thread.stop()
+
+    async def cluster_id(self) -> str:
+        """See `Store.cluster_id`."""
+        return await self._reader.run(nodes.cluster_id)
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    async def claim(self, node: str) -> Claim:
+        """See `Store.claim`."""
+        claim = await self._writer.run(lambda connection: nodes.claim(connection, node))
+        self._claimed = (node, claim.incarnation)
+        return claim
+
+    async def commit(self, batch: Batch) -> None:
+        """See `Store.commit`. The rows are taken from the batch before the first await."""
+        fence = batches.Fence(*self._claim_held(), batch.number)
+        rounds = batches.gather(batch.writes)
+        await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
+
+    async def resolve(self) -> Claim:
+        """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""
+        node, incarnation = self._claim_held()
+        claim = await self._writer.run(lambda connection: nodes.resolve(connection, node, incarnation))
+        self._claimed = (node, claim.incarnation)
+        return claim
+
+    # --- entities -------------------------------------------------------------------------------------------------
+
+    async def load_current_runs(self, keys: Sequence[WorkflowKey]) -> list[StoredRun | None]:
+        """See `Store.load_current_runs`."""
+        return await self._reader.run(lambda connection: queries.load_current_runs(connection, keys))
+
+    async def load_run(self, key: WorkflowKey, run_id: str) -> StoredRun | None:
+        """See `Store.load_run`."""
+        return await self._reader.run(lambda connection: queries.load_run(connection, key, run_id))
+
+    async def read_events(
+        self, run_id: str, first_event_id: int, end_event_id: int, max_events: int, max_bytes: int
+    ) -> list[StoredEvent]:
+        """See `Store.read_events`."""
+        return await self._reader.run(
+            lambda connection: queries.read_events(
+                connection, run_id, first_event_id, end_event_id, max_events, max_bytes
+            )
+        )
+
+    async def read_events_reverse(
+        self, run_id: str, last_event_id: int, max_events: int, max_bytes: int
+    ) -> list[StoredEvent]:
+        """See `Store.read_events_reverse`."""
+        return await self._reader.run(
+            lambda connection: queries.read_events_reverse(connection, run_id, last_event_id, max_events, max_bytes)
+        )
+
+    # --- indexes over the state -----------------------------------------------------------------------------------
+
+    async def ready_workflow_tasks(self, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
+        """See `Store.ready_workflow_tasks`."""
+        return await self._reader.run(
+            lambda connection: queries.ready_workflow_tasks(connection, namespace_id, task_queue, limit)
+        )
+
+    async def ready_activity_tasks(self, namespace_id: str, task_queue: str, now: int, limit: int) -> list[ReadyTask]:
+        """See `Store.ready_activity_tasks`."""
+        return await self._reader.run(
+            lambda connection: queries.ready_activity_tasks(connection, namespace_id, task_queue, now, limit)
+        )
+
+    async def workflow_task_backlog(self, namespace_id: str, task_queue: str) -> Backlog:
+        """See `Store.workflow_task_backlog`."""
+        return await self._lister.run(
+            lambda connection: queries.workflow_task_backlog(connection, namespace_id, task_queue)
+        )
+
+    async def activity_task_backlog(self, namespace_id: str, task_queue: str, now: int) -> Backlog:
+        """See `Store.activity_task_backlog`."""
+        return await self._lister.run(
+            lambda connection: queries.activity_task_backlog(connection, namespace_id, task_queue, now)
+        )
+
+    async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
+        """See `Store.due_alarms`."""
+        return await self._reader.run(lambda connection: queries.due_alarms(connection, before, limit))
+
+    # --- namespaces -----------------------------------------------------------------------------------------------
+
+    async def list_namespaces(self) -> list[NamespaceRecord]:
+        """See `Store.list_namespaces`."""
+        return await self._reader.run(nodes.list_namespaces)
+
+    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+        """See `Store.save_namespace`."""
+        row = nodes.namespace_row(namespace)
+        await self._writer.run(lambda connection: nodes.save_namespace(connection, row))
+
+    # --- visibility -----------------------------------------------------------------------------------------------
+
+    async def list_runs(
+        self, namespace_id: str, filter: Filter, limit: int, after: ListPosition | None
+    ) -> list[RunRecord]:
+        """See `Store.list_runs`."""
+        return await self._lister.run(
+            lambda connection: listings.list_runs(connection, namespace_id, filter, limit, after)
+        )
+
+    async def count_runs(self, namespace_id: str, filter: Filter) -> int:
+        """See `Store.count_runs`."""
+        return await self._lister.run(lambda connection: listings.count_runs(connection, namespace_id, filter))
+
+    async def count_runs_by_status(self, namespace_id: str, filter: Filter) -> list[CountGroup]:
+        """See `Store.count_runs_by_status`."""
+        return await self._lister.run(
+            lambda connection: listings.count_runs_by_status(connection, namespace_id, filter)
+        )
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def _threads(self) -> list[DatabaseThread]:
+        if self._reader is self._writer:
+            return [self._writer]
+        return [self._writer, self._reader, self._lister]
+
+    def _claim_held(self) -> tuple[str, int]:
+        assert self._claimed is not None, "claim the store before writing to it"
+        return self._claimed
+
+    def _connect_to_write(self) -> sqlite3.Connection:
+        connection = self._connect()
+        try:
+            migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        connection = self._connect()
+        connection.execute("PRAGMA query_only = on")
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
+        try:
+            for name, value in self._pragmas.items():
+                connection.execute(f"PRAGMA {name} = {value}").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection

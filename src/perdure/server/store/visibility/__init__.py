@@ -1,0 +1,1 @@
+"""The list filter language: parsed here, translated to SQL by each store."""

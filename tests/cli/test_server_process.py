@@ -1,0 +1,169 @@
+"""Server processes: from the arguments of the SDKs to a first answer, and from a signal to the exit code."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from temporalio.api.common.v1 import WorkflowType
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.api.operatorservice.v1.service_pb2_grpc import OperatorServiceStub
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import (
+    DescribeNamespaceRequest,
+    GetSystemInfoRequest,
+    PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse,
+    StartWorkflowExecutionRequest,
+)
+from temporalio.api.workflowservice.v1.service_pb2_grpc import WorkflowServiceStub
+from temporalio.testing import WorkflowEnvironment
+
+from tests.cli.sdk_arguments import GO_INTEGRATION_SETTINGS, go, python, typescript
+from tests.cli.server_process import serving, spawn
+
+pytestmark = pytest.mark.process
+
+START_CPU_SECONDS = 0.5
+"""What a server may compute until its first answer: that long it takes on an idle machine."""
+
+
+@contextmanager
+def connected(address: str) -> Iterator[grpc.Channel]:
+    """Open a channel to a server."""
+    with grpc.insecure_channel(address) as channel:
+        yield channel
+
+
+def first_answer(channel: grpc.Channel) -> None:
+    """Ask what every SDK asks first."""
+    info = WorkflowServiceStub(channel).GetSystemInfo(GetSystemInfoRequest(), timeout=5)
+    assert info.server_version
+    check = channel.unary_unary(
+        "/grpc.health.v1.Health/Check", HealthCheckRequest.SerializeToString, HealthCheckResponse.FromString
+    )
+    health = check(HealthCheckRequest(service="temporal.api.workflowservice.v1.WorkflowService"), timeout=5)
+    assert health.status == HealthCheckResponse.SERVING
+
+
+def start_request(workflow_id: str) -> StartWorkflowExecutionRequest:
+    """Return a request that starts a workflow which no worker takes."""
+    return StartWorkflowExecutionRequest(
+        namespace="default",
+        workflow_id=workflow_id,
+        workflow_type=WorkflowType(name="Order"),
+        task_queue=TaskQueue(name="orders"),
+        request_id=workflow_id,
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        python(0, "--search-attribute", "CustomKeywordField=Keyword", namespace="mine"),
+        typescript(0, "--search-attribute", "CustomKeywordField=Keyword", namespace="mine", ui_port=8300),
+        go(0, *GO_INTEGRATION_SETTINGS, namespace="mine"),
+        go(0, *GO_INTEGRATION_SETTINGS, namespace="mine", database="dev.db"),
+    ],
+    ids=["python", "typescript", "go", "go-file"],
+)
+def test_the_arguments_of_an_sdk_start_a_server(arguments: Sequence[str], tmp_path: Path) -> None:
+    with serving(arguments, tmp_path) as server, connected(server.address) as channel:
+        first_answer(channel)
+        for namespace in ("default", "mine"):
+            WorkflowServiceStub(channel).DescribeNamespace(DescribeNamespaceRequest(namespace=namespace), timeout=5)
+            attributes = OperatorServiceStub(channel).ListSearchAttributes(
+                ListSearchAttributesRequest(namespace=namespace), timeout=5
+            )
+            custom = attributes.custom_attributes["CustomKeywordField"]
+            assert custom == IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+    assert (tmp_path / "dev.db").exists() == ("dev.db" in arguments)
+
+
+async def test_the_python_sdk_starts_a_server_itself() -> None:
+    executable = Path(sys.executable).with_name("perdure")
+    environment = await WorkflowEnvironment.start_local(dev_server_existing_path=str(executable), namespace="mine")
+    async with environment:
+        assert await environment.client.service_client.check_health()
+        await environment.client.workflow_service.describe_namespace(DescribeNamespaceRequest(namespace="mine"))
+
+
+def test_the_first_answer_comes_within_half_a_second(tmp_path: Path) -> None:
+    with serving(["server", "--port", "0"], tmp_path) as server, connected(server.address) as channel:
+        first_answer(channel)
+        cpu = psutil.Process(server.process.pid).cpu_times()
+        assert cpu.user + cpu.system < START_CPU_SECONDS
+
+
+def test_a_server_without_a_database_stores_in_the_working_directory(tmp_path: Path) -> None:
+    for _ in range(2):
+        with serving(["server", "--port", "0", "--namespace", "kept", "--ip", "localhost"], tmp_path) as server:
+            assert (server.ip, server.store) == ("127.0.0.1", "perdure.db")
+            server.process.send_signal(signal.SIGTERM)
+            assert server.end()[0] == 0
+    assert (tmp_path / "perdure.db").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_ends_the_server(number: signal.Signals, tmp_path: Path) -> None:
+    with (
+        serving(["server", "--port", "0", "--db", "memory:"], tmp_path) as server,
+        connected(server.address) as channel,
+    ):
+        request = PollWorkflowTaskQueueRequest(namespace="default", task_queue=TaskQueue(name="idle"))
+        poll = WorkflowServiceStub(channel).PollWorkflowTaskQueue.future(request, timeout=30)
+        first_answer(channel)
+        server.process.send_signal(number)
+        assert poll.result() == PollWorkflowTaskQueueResponse(), "a waiting poll ends empty"
+        code, log = server.end()
+    assert code == 0
+    assert log.splitlines()[-1].endswith("perdure.server.app: stopped")
+
+
+def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
+    with serving(["server", "--port", "0", "--db", "memory:"], tmp_path) as server:
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
+        code, log = server.end()
+    assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+    assert "stopped" not in log
+
+
+def test_a_port_in_use_is_said_clearly(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with spawn(["server", "--port", str(port), "--db", "memory:"], tmp_path) as process:
+            output, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert output == ""
+    assert log.splitlines()[-1].startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
+
+
+def test_a_server_whose_store_was_taken_over_ends(tmp_path: Path) -> None:
+    arguments = ["server", "--port", "0", "--db", "orders.db"]
+    with serving(arguments, tmp_path) as first, serving(arguments, tmp_path) as second:
+        with connected(first.address) as channel, pytest.raises(grpc.RpcError) as refused:
+            WorkflowServiceStub(channel).StartWorkflowExecution(start_request("late"), timeout=10)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        code, log = first.end()
+        with connected(second.address) as channel:
+            assert WorkflowServiceStub(channel).StartWorkflowExecution(start_request("next"), timeout=10).run_id
+    assert code == 1
+    assert log.splitlines()[-1].startswith("Error: another process has taken over the store orders.db")
+
+
+def test_a_database_that_is_none_is_said_clearly(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_text("not a database, but long enough to be read as the header of one " * 10)
+    with spawn(["server", "--port", "0", "--db", "notes.db"], tmp_path) as process:
+        _, log = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert log.splitlines()[-1].startswith("Error: cannot open the store notes.db: ")

@@ -1,0 +1,75 @@
+"""Signals: recorded once for each request id, and told to the workflow."""
+
+from __future__ import annotations
+
+import pytest
+from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
+
+from perdure.server.core.effects import WorkflowTaskReady
+from perdure.server.core.errors import InvalidArgument, NotFound
+from tests.server.core.commands import payloads
+from tests.server.core.stories import idle_story, started_story
+
+
+def test_a_signal_is_recorded_and_wakes_the_workflow() -> None:
+    story = idle_story()
+    story.signal("paid")
+    assert story.names()[5:] == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
+    signaled = story.last(WorkflowExecutionSignaledEventAttributes)
+    assert (signaled.signal_name, signaled.identity) == ("paid", "client")
+    assert signaled.input == payloads("card")
+    assert story.effects_of(WorkflowTaskReady)
+
+
+def test_signals_before_the_next_task_wake_the_workflow_once() -> None:
+    story = idle_story()
+    story.signal()
+    story.signal()
+    assert story.names()[5:] == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled", "WorkflowExecutionSignaled"]
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_repeated_request_id_does_nothing(crashes: bool) -> None:
+    story = idle_story()
+    story.signal(request_id="once")
+    before = story.run.transition_count
+    if crashes:
+        story.crash()
+    story.signal(request_id="once")
+    assert story.names().count("WorkflowExecutionSignaled") == 1
+    assert story.run.transition_count == before
+
+
+def test_a_repeated_request_id_is_known_while_its_signal_is_buffered() -> None:
+    story = started_story()
+    task = story.poll()
+    story.signal(request_id="once")
+    story.crash()
+    story.signal(request_id="once")
+    story.complete(task)
+    assert story.names().count("WorkflowExecutionSignaled") == 1
+
+
+def test_signals_without_a_request_id_are_all_different() -> None:
+    story = idle_story()
+    story.signal()
+    story.signal()
+    assert story.run.signal_count == 2
+
+
+def test_a_closed_run_takes_no_signals() -> None:
+    story = idle_story()
+    story.terminate()
+    with pytest.raises(NotFound, match="workflow execution already completed"):
+        story.signal()
+
+
+def test_a_run_takes_so_many_signals() -> None:
+    story = started_story(signals_per_execution=2)
+    story.signal()
+    story.signal()
+    with pytest.raises(InvalidArgument, match=r"limit for signal events \(2\)"):
+        story.signal(request_id="third")
+    story.crash()
+    with pytest.raises(InvalidArgument):
+        story.signal(request_id="third")

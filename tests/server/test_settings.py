@@ -1,0 +1,72 @@
+"""The server's settings: how people may write them, and what is refused at once instead of failing later."""
+
+from __future__ import annotations
+
+import pytest
+
+from perdure.server.settings import (
+    SEARCH_ATTRIBUTE_TYPES,
+    ServerSettings,
+    SettingsError,
+    search_attribute_type,
+    sqlite_path,
+)
+
+
+@pytest.mark.parametrize(
+    ("db", "path"),
+    [
+        ("sqlite:///orders.db", "orders.db"),
+        ("sqlite:////var/lib/orders.db", "/var/lib/orders.db"),
+        ("orders.db", "orders.db"),
+        ("/var/lib/orders.db", "/var/lib/orders.db"),
+        ("memory:", None),
+        (":memory:", None),
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+    ],
+)
+def test_a_database_is_a_file_or_memory(db: str, path: str | None) -> None:
+    assert sqlite_path(db) == path
+
+
+@pytest.mark.parametrize(
+    "db", ["", "sqlite:///", "sqlite://orders.db", "postgresql://localhost/perdure", "mysql://h/d"]
+)
+def test_a_database_this_release_does_not_have_is_refused(db: str) -> None:
+    with pytest.raises(SettingsError, match=r"^db "):
+        ServerSettings(db=db)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_is_a_port(port: int) -> None:
+    with pytest.raises(SettingsError, match=r"^port must be 0 to 65535"):
+        ServerSettings(port=port)
+
+
+def test_sizes_and_times_are_not_nothing() -> None:
+    with pytest.raises(SettingsError, match=r"^concurrent_calls_max must be above 0"):
+        ServerSettings(concurrent_calls_max=0)
+    with pytest.raises(SettingsError, match=r"^namespace_retention_seconds must be above 0"):
+        ServerSettings(namespace_retention_seconds=0)
+    with pytest.raises(SettingsError, match=r"^shutdown_grace_seconds must not be negative"):
+        ServerSettings(shutdown_grace_seconds=-0.1)
+    with pytest.raises(SettingsError, match="namespace must have a name"):
+        ServerSettings(namespaces=["orders", ""])
+
+
+def test_search_attribute_types_are_those_of_the_protocol() -> None:
+    from temporalio.api.enums.v1 import IndexedValueType
+
+    names = {f"INDEXED_VALUE_TYPE_{_snake(name)}": number for name, number in SEARCH_ATTRIBUTE_TYPES.items()}
+    assert names == {name: number for name, number in IndexedValueType.items() if number != 0}
+
+
+def test_a_search_attribute_type_is_known_in_any_case() -> None:
+    assert search_attribute_type("KeywordList") == search_attribute_type("keywordlist") == 7
+    with pytest.raises(SettingsError, match="'Number' is no search attribute type"):
+        search_attribute_type("Number")
+
+
+def _snake(name: str) -> str:
+    return "KEYWORD_LIST" if name == "KeywordList" else name.upper()
