@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Link
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.history.v1 import ChildWorkflowExecutionCompletedEventAttributes, HistoryEvent
 from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.effects import AlarmSet, Effect, HistoryAdvanced
-from perdure.server.core.events import build_event, event_at, event_type_of
+from perdure.server.core.events import attributes_of, build_event, event_at, event_type_of
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import EventRecord, NamespaceRecord
 from perdure.server.core.run import Run, apply
@@ -78,6 +78,12 @@ _FLUSHED_LAST: Final = frozenset(
         "NEXUS_OPERATION_CANCELED",
         "NEXUS_OPERATION_TIMED_OUT",
     )
+)
+
+
+_CHILD_CLOSED: Final = frozenset(
+    EventType.Value(f"EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_{name}")
+    for name in ("COMPLETED", "FAILED", "TIMED_OUT", "CANCELED", "TERMINATED")
 )
 
 
@@ -180,7 +186,7 @@ class Transition:
     def flush_buffered(self) -> bool:
         """Append what was buffered, closing events last; return whether there was anything.
 
-        The pair of Started and closing event of an activity is joined here, since a buffered event has no id yet.
+        The Started and the closing event of an activity or a child are joined here: a buffered event has no id yet.
         """
         run = self.run
         if not run.buffered:
@@ -191,6 +197,10 @@ class Transition:
             self._append(event)
             if event.HasField("activity_task_started_event_attributes"):
                 started_ids[event.activity_task_started_event_attributes.scheduled_event_id] = event.event_id
+            elif run.mail is not None and event.HasField("child_workflow_execution_started_event_attributes"):
+                initiated_event_id = event.child_workflow_execution_started_event_attributes.initiated_event_id
+                started_ids[initiated_event_id] = event.event_id
+                run.mail.child_got_its_started_event(initiated_event_id, event.event_id)
         run.buffered.clear()
         run.changes.buffered_cleared = True
         run.changes.buffered_from = 0
@@ -254,6 +264,9 @@ def _join_to_started(event: HistoryEvent, started_ids: dict[int, int]) -> None:
             if started is not None:
                 attributes.started_event_id = started
             return
+    if event.event_type in _CHILD_CLOSED:
+        closed = cast(ChildWorkflowExecutionCompletedEventAttributes, attributes_of(event))
+        closed.started_event_id = started_ids.get(closed.initiated_event_id, closed.started_event_id)
 
 
 def is_buffered_type(attributes_class: type) -> bool:
