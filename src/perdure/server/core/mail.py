@@ -36,6 +36,11 @@ class Mail:
     withdrawn: list[int] = field(default_factory=list, compare=False)
     changed_children: set[int] = field(default_factory=set, compare=False)
 
+    @property
+    def pending(self) -> int:
+        """How much the run waits for."""
+        return len(self.children) + len(self.external_signals) + len(self.external_cancels)
+
     def drop_pending(self) -> None:
         """Forget what is pending: the run has closed."""
         self.changed_children.update(self.children)

@@ -226,7 +226,7 @@ class Outbox:
             await self._submit_both(message)
         except (ServerError, StoreError) as error:
             self._unsure.add(name)
-            _logger.info(
+            _logger.warning(
                 "a message is not delivered yet, trying again: %s",
                 error,
                 extra={"run_id": message.sender_run_id, "workflow_id": message.receiver.workflow_id},
