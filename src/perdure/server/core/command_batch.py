@@ -7,8 +7,8 @@ will be. A bad command fails the task; since nothing was changed by then, there 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType, WorkflowTaskFailedCause
 
@@ -44,8 +44,7 @@ class IdsInUse:
         self._changed[name] = False
 
 
-@dataclass(slots=True)
-class CommandBatch:
+class CommandBatch(msgspec.Struct):
     """What the checks of one task's commands know and keep."""
 
     run: Run
@@ -59,7 +58,7 @@ class CommandBatch:
     canceled_activities: set[int]
     next_command_event_id: int
     buffered_left: int
-    retracted_timers: set[str] = field(default_factory=set)
+    retracted_timers: set[str] = set()
     """Timers that fired into the buffer and are cancelled by this task."""
 
 

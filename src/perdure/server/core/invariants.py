@@ -8,9 +8,9 @@ consistent; nothing waits for nobody; and the stored form gives the same run bac
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Final
 
+from msgspec import structs
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
@@ -281,8 +281,7 @@ def _check_stored(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 def stored_difference(run: Run, restored: Run) -> str:
     """Say in what a run that was read from the store differs from the one that was written; empty if in nothing."""
-    for entry in fields(Run):
-        name = entry.name
+    for name in Run.__struct_fields__:
         if name in _NOT_STORED or (name == "request_ids" and not run.is_open):
             continue
         live, read = getattr(run, name), getattr(restored, name)
@@ -297,7 +296,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
     """Return a workflow task as the store keeps it: a start that is only held, or is over, did not happen."""
     if task.state is TaskState.STARTED:
         return task
-    return replace(
+    return structs.replace(
         task,
         state=TaskState.SCHEDULED if task.is_pending else TaskState.NONE,
         scheduled_at=task.scheduled_at if task.is_pending else 0,

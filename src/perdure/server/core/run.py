@@ -8,9 +8,9 @@ one. This module may hold data and look-ups; a rule in here is in the wrong file
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from temporalio.api.common.v1 import Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
@@ -41,24 +41,22 @@ _DEAD_ALARMS: Final = 64
 """How many alarms may be over behind an earlier one, besides as many as are alive, before they are looked through."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(msgspec.Struct):
     """What transitions changed in a run since the last cut, by key: the rows are made from it when a batch is cut."""
 
-    events: list[EventRecord] = field(default_factory=list)
-    activities: set[int] = field(default_factory=set)
-    timers: set[str] = field(default_factory=set)
+    events: list[EventRecord] = []
+    activities: set[int] = set()
+    timers: set[str] = set()
     buffered_from: int = 0
     """Buffered events before this position are stored already."""
     buffered_cleared: bool = False
-    requests: list[str] = field(default_factory=list)
+    requests: list[str] = []
     is_dirty: bool = False
     closed: bool = False
     deleted: bool = False
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct):
     """The state of one run. Times are nanoseconds since the epoch."""
 
     key: WorkflowKey
@@ -72,13 +70,13 @@ class Run:
     closed_at: int | None = None
     next_event_id: int = 1
     history_size_bytes: int = 0
-    memo: Memo = field(default_factory=Memo)
-    search_attributes: SearchAttributes = field(default_factory=SearchAttributes)
-    user_metadata: UserMetadata = field(default_factory=UserMetadata)
+    memo: Memo = msgspec.field(default_factory=Memo)
+    search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
+    user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
     """The summary and details of its first event."""
-    activities: dict[int, Activity] = field(default_factory=dict)
-    activity_ids: dict[str, int] = field(default_factory=dict)
-    timers: dict[str, Timer] = field(default_factory=dict)
+    activities: dict[int, Activity] = {}
+    activity_ids: dict[str, int] = {}
+    timers: dict[str, Timer] = {}
     cancel_requested: bool = False
     signal_count: int = 0
     previous_started_event_id: int = 0
@@ -90,8 +88,8 @@ class Run:
     build_id: str = ""
 
     # --- not in history -----------------------------------------------------------------------------------------------
-    buffered: list[HistoryEvent] = field(default_factory=list)
-    request_ids: set[str] = field(default_factory=set)
+    buffered: list[HistoryEvent] = []
+    request_ids: set[str] = set()
     start_request_id: str = ""
     sticky_queue: str = ""
     sticky_timeout: int = 0
@@ -101,18 +99,18 @@ class Run:
     """The version of the row the store will hold after the batches cut so far; 0 before the first."""
     retention_at: int | None = None
     """When a closed run is deleted."""
-    alarms: list[tuple[int, str, int | str]] = field(default_factory=list)
+    alarms: list[tuple[int, str, int | str]] = []
     alarm_at: int | None = None
     """The stored alarm: never later than the first thing due, lowered at once and raised when it fires."""
     told_alarm_at: int | None = -1
     """The alarm the engine was last told; -1 where it must be told again."""
     has_warned: bool = False
     """Whether operators were told that the history grows large, since the run was loaded."""
-    tail: list[bytes] = field(default_factory=list)
+    tail: list[bytes] = []
     """The last events, serialised; the first of them is `tail_first_event_id`."""
     tail_first_event_id: int = 1
     tail_bytes: int = 0
-    changes: Changes = field(default_factory=Changes)
+    changes: Changes = msgspec.field(default_factory=Changes)
 
     @property
     def is_open(self) -> bool:

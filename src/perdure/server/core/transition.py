@@ -7,7 +7,6 @@ event ids and the durable start of a held workflow task are kept in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -91,22 +90,21 @@ class Circumstances(msgspec.Struct):
     limits: Limits
 
 
-@dataclass(slots=True)
-class Transition:
+class Transition(msgspec.Struct):
     """One step of one run."""
 
     run: Run
     world: Circumstances
     identity: str = ""
     """Who asks for this step; empty for the server itself."""
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[Effect] = []
     is_dirty: bool = False
     """Whether anything durable changed that counts as a transition of the run."""
     is_row_dirty: bool = False
     """Whether only the bookkeeping of a row changed."""
     holds_new_start: bool = False
     """A workflow task was started in this very step: writing its start is no transition of its own."""
-    eager_activities: list[int] = field(default_factory=list)
+    eager_activities: list[int] = []
     """Activities of this step that the completing worker wants to run itself."""
     successor: Transition | None = None
     """The first step of the run that follows this one, in the same transaction."""

@@ -7,8 +7,6 @@ voids it, and the engine drops it from memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import msgspec
 
 from perdure.server.core import enforcement, machines, starting
@@ -33,14 +31,13 @@ class Step(msgspec.Struct):
     is_dirty: bool = False
 
 
-@dataclass(slots=True)
-class Workflow:
+class Workflow(msgspec.Struct):
     """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
 
     key: WorkflowKey
     current: Run | None = None
-    runs: dict[str, Run] = field(default_factory=dict)
-    leaving: set[str] = field(default_factory=set)
+    runs: dict[str, Run] = {}
+    leaving: set[str] = set()
     """Runs that are deleted; until that is durable the store still has them, and they must not come back from there."""
 
     def has_loaded(self, run_id: str) -> bool:

@@ -11,11 +11,11 @@ it is cancelled at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import auto
 from operator import itemgetter
 from typing import Final, cast
 
+import msgspec
 from temporalio.api.common.v1 import RetryPolicy, WorkflowExecution
 from temporalio.api.enums.v1 import RetryState, TimeoutType
 from temporalio.api.failure.v1 import Failure, ServerFailureInfo, TimeoutFailureInfo
@@ -95,8 +95,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class Activity:
+class Activity(msgspec.Struct):
     """A pending activity; a closed one is no longer in its run."""
 
     scheduled_event_id: int
@@ -118,7 +117,7 @@ class Activity:
     last_identity: str = ""
     last_attempt_at: int = 0
     """When the last attempt ended, for describing it."""
-    deadlines: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
+    deadlines: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Schedule to close, schedule to start, start to close, heartbeat: durations, 0 for none."""
 
     @property

@@ -7,10 +7,10 @@ Once the fire is in history the timer is gone, and cancelling it is the worker's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final, cast
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType
 from temporalio.api.history.v1 import (
@@ -45,8 +45,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class Timer:
+class Timer(msgspec.Struct):
     """A pending timer; one that fired or was cancelled is no longer in its run."""
 
     timer_id: str

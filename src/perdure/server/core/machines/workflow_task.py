@@ -12,10 +12,10 @@ gone: its schedule-to-start timeout, or the matcher's word that nobody polls, pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final
 
+import msgspec
 from temporalio.api.enums.v1 import (
     TaskQueueKind,
     TimeoutType,
@@ -95,8 +95,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class WorkflowTask:
+class WorkflowTask(msgspec.Struct):
     """The present task of a run, or what is kept of the last one."""
 
     state: State = State.NONE

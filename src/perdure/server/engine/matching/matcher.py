@@ -215,8 +215,7 @@ class Matcher:
         Raises:
             ResourceExhausted: Too many polls are parked in this queue.
         """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop_time()
         if self._stopped or self._is_shut_down(key.namespace_id, poller.worker_instance_key, now):
             return None
         loaded = self._queues.get(key) or self._load(key)
@@ -228,7 +227,7 @@ class Matcher:
             self._refills_due.put_nowait(loaded)
         if offer is not None or deadline <= now:
             return offer
-        return await self._park(loop, loaded, poller, deadline)
+        return await self._park(loaded, poller, deadline)
 
     def has_recent_poller(self, key: QueueKey, within_seconds: float = STICKY_WORKER_GONE_SECONDS) -> bool:
         """Return whether a poll of the queue is parked, or one began or ended in the last `within_seconds`."""
@@ -320,17 +319,16 @@ class Matcher:
         if handover is not None:
             handover.poll.future.set_result(handover.offer)
 
-    async def _park(
-        self, loop: asyncio.AbstractEventLoop, loaded: _LoadedQueue, poller: Poller, deadline: float
-    ) -> Offer | None:
+    async def _park(self, loaded: _LoadedQueue, poller: Poller, deadline: float) -> Offer | None:
+        assert self._loop is not None, "the time of the poll was looked up"
         if loaded.tasks.parked_count >= self._settings.max_parked_polls:
             raise ResourceExhausted(
                 f"task queue {loaded.key.name} has {self._settings.max_parked_polls} waiting polls, "
                 "as many as it may have: run fewer pollers per worker"
             )
-        poll = _ParkedPoll(poller, loop.create_future())
+        poll = _ParkedPoll(poller, self._loop.create_future())
         loaded.tasks.park(poll)
-        timer = loop.call_at(deadline, poll.end_empty)
+        timer = self._loop.call_at(deadline, poll.end_empty)
         try:
             offer = await poll.future
         except asyncio.CancelledError:
@@ -342,7 +340,7 @@ class Matcher:
             timer.cancel()
             loaded.tasks.unpark(poll)
         if not poll.worker_gone:
-            loaded.last_poll_at = loop.time()
+            loaded.last_poll_at = self._loop.time()
             loaded.pollers.see(poller, loaded.last_poll_at, self._clock.now())
         return offer
 
