@@ -7,6 +7,8 @@ voids it, and the engine drops it from memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from perdure.server.core import enforcement, machines, starting
@@ -56,12 +58,14 @@ class Workflow(msgspec.Struct):
         Raises:
             Refusal: The rules do not allow it. Nothing changed.
         """
-        if isinstance(given, Start | SignalWithStart):
+        handler = input_handlers.get(type(given))
+        if handler is None:
+            assert isinstance(given, Start | SignalWithStart), "every other input is handled by a machine"
             transitions, start_reply = starting.start(self.key, self.current, given, world)
             return self._finish(transitions, start_reply)
         transition = Transition(self._find(given.run_id), world)
-        reply = input_handlers[type(given)](transition, given)
-        return self._finish([transition], reply)
+        reply = handler(transition, given)
+        return self._finish((transition,), reply)
 
     def _find(self, run_id: str) -> Run:
         if not run_id:
@@ -73,7 +77,7 @@ class Workflow(msgspec.Struct):
             raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
         return run
 
-    def _finish(self, transitions: list[Transition], reply: object) -> Step:
+    def _finish(self, transitions: Sequence[Transition], reply: object) -> Step:
         step = Step(reply)
         for transition in transitions:
             self._finish_one(transition, step)
@@ -85,8 +89,10 @@ class Workflow(msgspec.Struct):
         run = transition.run
         if transition.is_dirty:
             enforcement.enforce(transition)
-            held_start.write_start(transition)
-        query.settle(transition)
+            if run.task.is_held:
+                held_start.write_start(transition)
+        if run.queries.pending:
+            query.settle(transition)
         transition.finish()
         step.effects += transition.effects
         step.is_dirty = step.is_dirty or transition.is_dirty or transition.is_row_dirty

@@ -285,7 +285,8 @@ class Committer:
 
     def _release(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
-            self._outcomes.publish(entry.effects)
+            if entry.effects:
+                self._outcomes.publish(entry.effects)
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
 
