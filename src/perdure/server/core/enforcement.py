@@ -45,4 +45,4 @@ def _grows_large(run: Run, limits: Limits) -> bool:
 def _waits_too_much(run: Run, count: int, size: int) -> bool:
     if not run.buffered:
         return False
-    return len(run.buffered) > count or sum(event.ByteSize() for event in run.buffered) > size
+    return len(run.buffered) > count or sum(len(event.serialize()) for event in run.buffered) > size

@@ -16,7 +16,7 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from perdure._machine import IllegalMove
 from perdure.server.core.errors import InvariantBroken
-from perdure.server.core.events import attributes_of
+from perdure.server.core.events import attributes_of, event_of
 from perdure.server.core.machines import activity, closure, query, start, timer, workflow_task
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
@@ -80,7 +80,7 @@ def rebuild(key: WorkflowKey, run_id: str, events: Sequence[HistoryEvent]) -> Ru
     run = start.new_run(key, run_id, events[0])
     for event in events:
         try:
-            apply(run, event)
+            apply(run, event_of(event))
         except (IllegalMove, KeyError) as error:
             name = EventType.Name(event.event_type)
             raise InvariantBroken(
@@ -162,7 +162,8 @@ def _check_history(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 
 def _check_rebuilt(run: Run, events: Sequence[HistoryEvent]) -> None:
-    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *run.buffered]))
+    buffered = [HistoryEvent.FromString(event.serialize()) for event in run.buffered]
+    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *buffered]))
     for name, live in recorded(run).items():
         if live != rebuilt[name]:
             raise _broken(run, f"{name}: memory has {live!r}, history says {rebuilt[name]!r}")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 from temporalio.api.command.v1 import Command
-from temporalio.api.history.v1 import HistoryEvent
 
-from perdure.server.core.events import event_type_of
+from perdure.server.core.events import Event, event_type_of
 from perdure.server.core.inputs import Input
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 I = TypeVar("I", bound=Input)  # noqa: E741
 
-Applier = Callable[["Run", HistoryEvent, Message], None]
+Applier = Callable[["Run", Event, Message], None]
 InputHandler = Callable[["Transition", Input], object]
 
 
@@ -50,10 +49,10 @@ alarm_rules: dict[str, AlarmRule] = {}
 
 def applies(
     attributes_class: type[M],
-) -> Callable[[Callable[[Run, HistoryEvent, M], None]], Callable[[Run, HistoryEvent, M], None]]:
+) -> Callable[[Callable[[Run, Event, M], None]], Callable[[Run, Event, M], None]]:
     """Register the function that evolves a run by one type of event. It may not refuse."""
 
-    def register(applier: Callable[[Run, HistoryEvent, M], None]) -> Callable[[Run, HistoryEvent, M], None]:
+    def register(applier: Callable[[Run, Event, M], None]) -> Callable[[Run, Event, M], None]:
         _add(appliers, event_type_of(attributes_class), cast(Applier, applier))
         return applier
 

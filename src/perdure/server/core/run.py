@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from temporalio.api.common.v1 import Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
 
-from perdure.server.core.events import attributes_of
+from perdure.server.core.events import Event
 from perdure.server.core.records import EventRecord, WorkflowKey
 from perdure.server.core.registry import alarm_rules, appliers
 
@@ -88,7 +88,7 @@ class Run(msgspec.Struct):
     build_id: str = ""
 
     # --- not in history -----------------------------------------------------------------------------------------------
-    buffered: list[HistoryEvent] = []
+    buffered: list[Event] = []
     request_ids: set[str] = set()
     start_request_id: str = ""
     sticky_queue: str = ""
@@ -164,8 +164,8 @@ class Run(msgspec.Struct):
         return None
 
 
-def apply(run: Run, event: HistoryEvent) -> None:
+def apply(run: Run, event: Event) -> None:
     """Evolve a run by one recorded event. Never refuses: what is recorded has happened."""
     applier = appliers.get(event.event_type)
     if applier is not None:
-        applier(run, event, attributes_of(event))
+        applier(run, event, event.attributes)

@@ -13,6 +13,7 @@ import msgspec
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from perdure.server.core.events import event_of
 from perdure.server.core.machines import activity as activities
 from perdure.server.core.machines import closure, start, workflow_task
 from perdure.server.core.machines.activity import Activity
@@ -134,7 +135,7 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     if changes.buffered_cleared:
         write.buffered_cleared.append(run.run_id)
     for position in range(changes.buffered_from, len(run.buffered)):
-        data = run.buffered[position].SerializeToString()
+        data = run.buffered[position].serialize()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
     for request_id in changes.requests:
         write.requests.append(RequestRecord(run.run_id, request_id))
@@ -158,7 +159,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     for timer in run.timers.values():
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
-        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.SerializeToString()))
+        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
     stored.request_ids.extend(sorted(run.request_ids))
     return stored
 
@@ -275,7 +276,7 @@ def restore(stored: StoredRun) -> Run:
         run.activity_ids[pending.activity_id] = pending.scheduled_event_id
     for timer in stored.timers:
         run.timers[timer.timer_id] = Timer(timer.timer_id, timer.started_event_id, timer.fires_at)
-    run.buffered = [HistoryEvent.FromString(buffered.data) for buffered in stored.buffered]
+    run.buffered = [event_of(HistoryEvent.FromString(buffered.data)) for buffered in stored.buffered]
     run.changes.buffered_from = len(run.buffered)
     run.request_ids = set(stored.request_ids)
     _arm_all(run)

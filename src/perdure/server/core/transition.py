@@ -13,11 +13,17 @@ import msgspec
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Link
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.history.v1 import (
+    ActivityTaskCanceledEventAttributes,
+    ActivityTaskCompletedEventAttributes,
+    ActivityTaskFailedEventAttributes,
+    ActivityTaskStartedEventAttributes,
+    ActivityTaskTimedOutEventAttributes,
+)
 from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.effects import AlarmSet, Effect, HistoryAdvanced
-from perdure.server.core.events import build_event, event_at, event_type_of
+from perdure.server.core.events import Event, build_event, event_type_of
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import EventRecord, NamespaceRecord
 from perdure.server.core.run import Run, apply
@@ -80,6 +86,14 @@ _FLUSHED_LAST: Final = frozenset(
 )
 
 
+CLOSES_ACTIVITY: Final = (
+    ActivityTaskCompletedEventAttributes,
+    ActivityTaskFailedEventAttributes,
+    ActivityTaskTimedOutEventAttributes,
+    ActivityTaskCanceledEventAttributes,
+)
+
+
 class Circumstances(msgspec.Struct):
     """What a step is given of the world: the time, fresh ids, the namespace and its limits."""
 
@@ -135,7 +149,7 @@ class Transition(msgspec.Struct):
         at: int | None = None,
         user_metadata: UserMetadata | None = None,
         links: Sequence[Link] = (),
-    ) -> HistoryEvent:
+    ) -> Event:
         """Record a fact: append it to history, or buffer it while a workflow task is started.
 
         Args:
@@ -147,14 +161,14 @@ class Transition(msgspec.Struct):
         Returns:
             The event; its id is 0 while it is buffered.
         """
-        event = build_event(0, self.now if at is None else at, attributes)
+        event = build_event(0, self.world.now if at is None else at, attributes)
         if user_metadata is not None and user_metadata.ByteSize():
-            event.user_metadata.CopyFrom(user_metadata)
+            event.user_metadata = user_metadata
         if links:
-            event.links.extend(links)
+            event.links = links
         return self.record_event(event)
 
-    def record_event(self, event: HistoryEvent) -> HistoryEvent:
+    def record_event(self, event: Event) -> Event:
         """Record an event that was built already; its id is set here."""
         self.is_dirty = True
         run = self.run
@@ -187,14 +201,14 @@ class Transition(msgspec.Struct):
         for event in sorted(run.buffered, key=_flush_rank):
             _join_to_started(event, started_ids)
             self._append(event)
-            if event.HasField("activity_task_started_event_attributes"):
-                started_ids[event.activity_task_started_event_attributes.scheduled_event_id] = event.event_id
+            if isinstance(event.attributes, ActivityTaskStartedEventAttributes):
+                started_ids[event.attributes.scheduled_event_id] = event.event_id
         run.buffered.clear()
         run.changes.buffered_cleared = True
         run.changes.buffered_from = 0
         return True
 
-    def forget_buffered(self, event: HistoryEvent) -> None:
+    def forget_buffered(self, event: Event) -> None:
         """Take one buffered event back, as if it had not happened yet."""
         self.run.buffered.remove(event)
         self.run.changes.buffered_cleared = True
@@ -216,11 +230,11 @@ class Transition(msgspec.Struct):
             is_stored = due is not None and run.alarm_at is not None and run.alarm_at <= due
             self.effects.append(AlarmSet(run.key, run.run_id, due, is_stored))
 
-    def _append(self, event: HistoryEvent) -> None:
+    def _append(self, event: Event) -> None:
         run = self.run
         event_id = event.event_id = run.next_event_id
-        data = event.SerializeToString()
-        run.changes.events.append(EventRecord(run.run_id, event_id, event.event_type, event_at(event), data))
+        data = event.serialize()
+        run.changes.events.append(EventRecord(run.run_id, event_id, event.event_type, event.at, data))
         run.next_event_id = event_id + 1
         run.history_size_bytes += len(data)
         run.tail.append(data)
@@ -239,19 +253,16 @@ def trim_tail(run: Run) -> None:
         run.tail_first_event_id += 1
 
 
-def _flush_rank(event: HistoryEvent) -> bool:
+def _flush_rank(event: Event) -> bool:
     return event.event_type in _FLUSHED_LAST
 
 
-def _join_to_started(event: HistoryEvent, started_ids: dict[int, int]) -> None:
-    for name in ("completed", "failed", "timed_out", "canceled"):
-        field_name = f"activity_task_{name}_event_attributes"
-        if event.HasField(field_name):  # type: ignore[arg-type]  # the field name is data
-            attributes = getattr(event, field_name)
-            started = started_ids.get(attributes.scheduled_event_id)
-            if started is not None:
-                attributes.started_event_id = started
-            return
+def _join_to_started(event: Event, started_ids: dict[int, int]) -> None:
+    attributes = event.attributes
+    if isinstance(attributes, CLOSES_ACTIVITY):
+        started = started_ids.get(attributes.scheduled_event_id)
+        if started is not None:
+            attributes.started_event_id = started
 
 
 def is_buffered_type(attributes_class: type) -> bool:

@@ -27,7 +27,6 @@ from temporalio.api.history.v1 import (
     ActivityTaskScheduledEventAttributes,
     ActivityTaskStartedEventAttributes,
     ActivityTaskTimedOutEventAttributes,
-    HistoryEvent,
 )
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
@@ -35,7 +34,7 @@ from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
 from perdure.server.core.durations import nanos_of, timestamp_of
 from perdure.server.core.effects import ActivityTaskReady
-from perdure.server.core.events import event_at
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.retry import Retry, next_retry, requested_delay
 from perdure.server.core.run import Run
@@ -374,20 +373,18 @@ registry.alarm(ALARM, due_at=_due_at, fire=_fire)
 
 
 @registry.applies(_Scheduled)
-def _apply_scheduled(run: Run, event: HistoryEvent, attributes: _Scheduled) -> None:
-    scheduled = ActivityTaskScheduledEventAttributes()
-    scheduled.CopyFrom(attributes)
-    run.activities[event.event_id] = new_activity(event.event_id, event_at(event), scheduled)
+def _apply_scheduled(run: Run, event: Event, attributes: _Scheduled) -> None:
+    run.activities[event.event_id] = new_activity(event.event_id, event.at, attributes)
     run.activity_ids[attributes.activity_id] = event.event_id
 
 
 @registry.applies(_Started)
-def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
+def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     move(TABLE, run.activities[attributes.scheduled_event_id], _Started)
 
 
 @registry.applies(_CancelRequested)
-def _apply_cancel_requested(run: Run, event: HistoryEvent, attributes: _CancelRequested) -> None:
+def _apply_cancel_requested(run: Run, event: Event, attributes: _CancelRequested) -> None:
     activity = run.activities.get(attributes.scheduled_event_id)
     if activity is not None:
         activity.cancel_requested = True
@@ -395,22 +392,22 @@ def _apply_cancel_requested(run: Run, event: HistoryEvent, attributes: _CancelRe
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     _remove(run, attributes.scheduled_event_id, _Completed)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     _remove(run, attributes.scheduled_event_id, _Failed)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     _remove(run, attributes.scheduled_event_id, _TimedOut)
 
 
 @registry.applies(_Canceled)
-def _apply_canceled(run: Run, event: HistoryEvent, attributes: _Canceled) -> None:
+def _apply_canceled(run: Run, event: Event, attributes: _Canceled) -> None:
     _remove(run, attributes.scheduled_event_id, _Canceled)
 
 

@@ -21,7 +21,7 @@ from perdure.server.core.checks import (
 from perdure.server.core.command_batch import CommandBatch
 from perdure.server.core.machines import activity
 from perdure.server.core.run import Run
-from perdure.server.core.transition import Transition
+from perdure.server.core.transition import CLOSES_ACTIVITY, Transition
 
 NOT_STARTED = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_NOT_STARTED"')])
 
@@ -92,12 +92,10 @@ def _check_cancel(batch: CommandBatch, command: Command) -> None:
 
 
 def _closing_is_buffered(run: Run, scheduled_event_id: int) -> bool:
-    for event in run.buffered:
-        for name in ("completed", "failed", "timed_out", "canceled"):
-            attributes = getattr(event, f"activity_task_{name}_event_attributes")
-            if attributes.scheduled_event_id == scheduled_event_id:
-                return True
-    return False
+    return any(
+        isinstance(event.attributes, CLOSES_ACTIVITY) and event.attributes.scheduled_event_id == scheduled_event_id
+        for event in run.buffered
+    )
 
 
 def _record_cancel(t: Transition, command: Command) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from temporalio.api.enums.v1 import SuggestContinueAsNewReason
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     WorkflowTaskScheduledEventAttributes,
     WorkflowTaskStartedEventAttributes,
 )
 
 from perdure._machine import move
 from perdure.server.core.durations import duration_of
-from perdure.server.core.events import build_event
+from perdure.server.core.events import Event, build_event
 from perdure.server.core.limits import Limits
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
@@ -65,7 +64,7 @@ def write_start(t: Transition) -> None:
         t.record_event(started_event(t.run))
 
 
-def started_event(run: Run) -> HistoryEvent:
+def started_event(run: Run) -> Event:
     """Build the Started event of the started task; the same whenever it is built."""
     task = run.task
     return build_event(
@@ -88,13 +87,13 @@ def virtual_events(run: Run) -> list[bytes]:
     """Return the events of the started task that are not in history yet, serialised."""
     task = run.task
     if task.is_transient and task.is_started:
-        return [_scheduled_event(run).SerializeToString(), started_event(run).SerializeToString()]
+        return [_scheduled_event(run).serialize(), started_event(run).serialize()]
     if task.is_held:
-        return [started_event(run).SerializeToString()]
+        return [started_event(run).serialize()]
     return []
 
 
-def _scheduled_event(run: Run) -> HistoryEvent:
+def _scheduled_event(run: Run) -> Event:
     task = run.task
     attributes = WorkflowTaskScheduledEventAttributes(
         task_queue=workflow_task.event_queue(run),

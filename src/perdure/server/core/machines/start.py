@@ -21,7 +21,7 @@ from perdure.server.core import registry
 from perdure.server.core.checks import without_removals
 from perdure.server.core.cron import next_cron_delay
 from perdure.server.core.durations import duration_of, nanos_of, time_of, timestamp_of
-from perdure.server.core.events import event_at
+from perdure.server.core.events import Event, event_at
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.machines.query import Queries
 from perdure.server.core.machines.workflow_task import WorkflowTask
@@ -132,7 +132,7 @@ def arm_timeouts(run: Run) -> None:
 
 
 @registry.applies(WorkflowExecutionStartedEventAttributes)
-def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionStartedEventAttributes) -> None:
+def _apply(run: Run, event: Event, attributes: WorkflowExecutionStartedEventAttributes) -> None:
     run.memo.CopyFrom(attributes.memo)
     run.search_attributes.CopyFrom(attributes.search_attributes)
 

@@ -21,7 +21,6 @@ from temporalio.api.enums.v1 import (
     TimeoutType,
 )
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     WorkflowTaskCompletedEventAttributes,
     WorkflowTaskFailedEventAttributes,
     WorkflowTaskScheduledEventAttributes,
@@ -35,7 +34,7 @@ from perdure.server.core import registry
 from perdure.server.core.durations import duration_of, nanos_of
 from perdure.server.core.effects import WorkflowTaskReady
 from perdure.server.core.errors import NotFound
-from perdure.server.core.events import NANOS_PER_SECOND, event_at
+from perdure.server.core.events import NANOS_PER_SECOND, Event
 from perdure.server.core.limits import Limits
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import WorkflowTaskToken
@@ -268,19 +267,19 @@ def _note_scheduled(run: Run, at: int, timeout: int) -> None:
 
 
 @registry.applies(_Scheduled)
-def _apply_scheduled(run: Run, event: HistoryEvent, attributes: _Scheduled) -> None:
+def _apply_scheduled(run: Run, event: Event, attributes: _Scheduled) -> None:
     move(TABLE, run.task, _Scheduled)
     run.task.attempt = attributes.attempt
     run.task.scheduled_event_id = event.event_id
-    _note_scheduled(run, event_at(event), nanos_of(attributes.start_to_close_timeout))
+    _note_scheduled(run, event.at, nanos_of(attributes.start_to_close_timeout))
 
 
 @registry.applies(_Started)
-def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
+def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     task = run.task
     move(TABLE, task, _Started)
     task.started_event_id = event.event_id
-    task.started_at = event_at(event)
+    task.started_at = event.at
     task.identity = attributes.identity
     task.request_id = attributes.request_id
     task.history_size_bytes = attributes.history_size_bytes
@@ -288,7 +287,7 @@ def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     move(TABLE, run.task, _Completed)
     run.task.attempt = 1
     run.previous_started_event_id = attributes.started_event_id
@@ -298,13 +297,13 @@ def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> N
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     move(TABLE, run.task, _Failed)
     count_failure(run)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     move(TABLE, run.task, _TimedOut)
     if attributes.timeout_type == TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START:
         clear_stickiness(run)
