@@ -66,6 +66,12 @@ class Run(msgspec.Struct):
     execution_at: int
     task: WorkflowTask
     queries: Queries
+    workflow_type: str
+    task_queue: str
+    task_timeout: int
+    """Of its workflow tasks, start to close. Durations are nanoseconds, 0 for none."""
+    run_timeout: int
+    execution_timeout: int
     status: int = RUNNING
     closed_at: int | None = None
     next_event_id: int = 1
@@ -116,11 +122,6 @@ class Run(msgspec.Struct):
     def is_open(self) -> bool:
         """Whether the run is still running."""
         return self.status == RUNNING
-
-    @property
-    def task_queue(self) -> str:
-        """The run's own task queue."""
-        return self.start.task_queue.name
 
     @property
     def waits_for_first_task(self) -> bool:

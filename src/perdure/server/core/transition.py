@@ -109,6 +109,7 @@ class Transition(msgspec.Struct):
 
     run: Run
     world: Circumstances
+    now: int
     identity: str = ""
     """Who asks for this step; empty for the server itself."""
     effects: list[Effect] = []
@@ -122,11 +123,6 @@ class Transition(msgspec.Struct):
     """Activities of this step that the completing worker wants to run itself."""
     successor: Transition | None = None
     """The first step of the run that follows this one, in the same transaction."""
-
-    @property
-    def now(self) -> int:
-        """The time of this step."""
-        return self.world.now
 
     def touch(self) -> None:
         """Note that something durable changed that is not an event."""
@@ -161,7 +157,7 @@ class Transition(msgspec.Struct):
         Returns:
             The event; its id is 0 while it is buffered.
         """
-        event = build_event(0, self.world.now if at is None else at, attributes)
+        event = build_event(0, self.now if at is None else at, attributes)
         if user_metadata is not None and user_metadata.ByteSize():
             event.user_metadata = user_metadata
         if links:
@@ -172,7 +168,7 @@ class Transition(msgspec.Struct):
         """Record an event that was built already; its id is set here."""
         self.is_dirty = True
         run = self.run
-        if run.task.is_started and event.event_type not in _UNBUFFERED:
+        if event.event_type not in _UNBUFFERED and run.task.is_started:
             run.buffered.append(event)
         else:
             self._append(event)

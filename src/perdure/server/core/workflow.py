@@ -63,7 +63,7 @@ class Workflow(msgspec.Struct):
             assert isinstance(given, Start | SignalWithStart), "every other input is handled by a machine"
             transitions, start_reply = starting.start(self.key, self.current, given, world)
             return self._finish(transitions, start_reply)
-        transition = Transition(self._find(given.run_id), world)
+        transition = Transition(self._find(given.run_id), world, world.now)
         reply = handler(transition, given)
         return self._finish((transition,), reply)
 

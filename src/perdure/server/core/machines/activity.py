@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Final, cast
 
 import msgspec
-from temporalio.api.common.v1 import RetryPolicy, WorkflowExecution
+from temporalio.api.common.v1 import RetryPolicy
 from temporalio.api.enums.v1 import RetryState, TimeoutType
 from temporalio.api.failure.v1 import Failure, ServerFailureInfo, TimeoutFailureInfo
 from temporalio.api.history.v1 import (
@@ -32,7 +32,7 @@ from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
 from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
-from perdure.server.core.durations import nanos_of, timestamp_of
+from perdure.server.core.durations import nanos_of, set_duration, set_time
 from perdure.server.core.effects import ActivityTaskReady
 from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
@@ -102,6 +102,10 @@ class Activity(msgspec.Struct):
     scheduled_at: int
     ready_at: int
     """When the present attempt may be, or was, dispatched."""
+    activity_id: str
+    activity_type: str
+    task_queue: str
+    """Where it waits."""
     state: State = State.SCHEDULED
     attempt: int = 1
     cancel_requested: bool = False
@@ -120,16 +124,6 @@ class Activity(msgspec.Struct):
     """Schedule to close, schedule to start, start to close, heartbeat: durations, 0 for none."""
 
     @property
-    def activity_id(self) -> str:
-        """The id the workflow gave it."""
-        return self.attributes.activity_id
-
-    @property
-    def task_queue(self) -> str:
-        """Where it waits."""
-        return self.attributes.task_queue.name
-
-    @property
     def retry_policy(self) -> RetryPolicy:
         """Its retry policy, complete: the defaults were filled in when it was scheduled."""
         return self.attributes.retry_policy
@@ -143,8 +137,11 @@ def new_activity(scheduled_event_id: int, at: int, attributes: ActivityTaskSched
     return Activity(
         scheduled_event_id,
         attributes,
-        scheduled_at=at,
-        ready_at=at,
+        at,
+        at,
+        attributes.activity_id,
+        attributes.activity_type.name,
+        attributes.task_queue.name,
         deadlines=(
             nanos_of(attributes.schedule_to_close_timeout),
             nanos_of(attributes.schedule_to_start_timeout),
@@ -184,22 +181,26 @@ def _poll_response(t: Transition, activity: Activity) -> PollActivityTaskQueueRe
         activity.attempt,
         activity.nonce,
     )
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
     response = PollActivityTaskQueueResponse(
         task_token=encode(token),
         workflow_namespace=t.world.namespace.name,
-        workflow_type=run.start.workflow_type,
-        workflow_execution=WorkflowExecution(workflow_id=run.key.workflow_id, run_id=run.run_id),
-        activity_type=attributes.activity_type,
         activity_id=activity.activity_id,
-        scheduled_time=timestamp_of(activity.scheduled_at),
-        current_attempt_scheduled_time=timestamp_of(activity.ready_at),
-        started_time=timestamp_of(activity.started_at),
         attempt=activity.attempt,
-        schedule_to_close_timeout=attributes.schedule_to_close_timeout,
-        start_to_close_timeout=attributes.start_to_close_timeout,
-        heartbeat_timeout=attributes.heartbeat_timeout,
-        retry_policy=attributes.retry_policy,
     )
+    response.workflow_type.name = run.workflow_type
+    execution = response.workflow_execution
+    execution.workflow_id = run.key.workflow_id
+    execution.run_id = run.run_id
+    response.activity_type.name = activity.activity_type
+    set_time(response.scheduled_time, activity.scheduled_at)
+    set_time(response.current_attempt_scheduled_time, activity.ready_at)
+    set_time(response.started_time, activity.started_at)
+    to_close, _, start_to_close, heartbeat = activity.deadlines
+    set_duration(response.schedule_to_close_timeout, to_close)
+    set_duration(response.start_to_close_timeout, start_to_close)
+    set_duration(response.heartbeat_timeout, heartbeat)
+    response.retry_policy.CopyFrom(attributes.retry_policy)
     if attributes.HasField("header"):
         response.header.CopyFrom(attributes.header)
     if attributes.HasField("input"):

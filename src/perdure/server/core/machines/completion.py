@@ -78,14 +78,14 @@ def _check(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
         events_of_task = 3
     facts = RunFacts(
         namespace=t.world.namespace.name,
-        workflow_type=run.start.workflow_type.name,
+        workflow_type=run.workflow_type,
         task_queue=run.task_queue,
-        run_timeout=nanos_of(run.start.workflow_run_timeout),
-        task_timeout=nanos_of(run.start.workflow_task_timeout),
+        run_timeout=run.run_timeout,
+        task_timeout=run.task_timeout,
         search_attribute_types=t.world.namespace.search_attributes,
         search_attributes=run.search_attributes,
         memo=run.memo,
-        execution_timeout=nanos_of(run.start.workflow_execution_timeout),
+        execution_timeout=run.execution_timeout,
         pending_activities=len(run.activities),
     )
     first_event_id = run.next_event_id + events_of_task

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from temporalio.api.enums.v1 import SuggestContinueAsNewReason
 from temporalio.api.history.v1 import (
-    WorkflowTaskScheduledEventAttributes,
     WorkflowTaskStartedEventAttributes,
 )
 
 from perdure._machine import move
-from perdure.server.core.durations import duration_of
 from perdure.server.core.events import Event, build_event
 from perdure.server.core.limits import Limits
 from perdure.server.core.machines import workflow_task
@@ -67,20 +65,18 @@ def write_start(t: Transition) -> None:
 def started_event(run: Run) -> Event:
     """Build the Started event of the started task; the same whenever it is built."""
     task = run.task
-    return build_event(
-        task.started_event_id,
-        task.started_at,
-        WorkflowTaskStartedEventAttributes(
-            scheduled_event_id=task.scheduled_event_id,
-            identity=task.identity,
-            request_id=task.request_id,
-            history_size_bytes=task.history_size_bytes,
-            suggest_continue_as_new=bool(task.suggests_continue_as_new),
-            suggest_continue_as_new_reasons=[
-                SuggestContinueAsNewReason.ValueType(reason) for reason in task.suggests_continue_as_new
-            ],
-        ),
+    attributes = WorkflowTaskStartedEventAttributes(
+        scheduled_event_id=task.scheduled_event_id,
+        identity=task.identity,
+        request_id=task.request_id,
+        history_size_bytes=task.history_size_bytes,
     )
+    if task.suggests_continue_as_new:
+        attributes.suggest_continue_as_new = True
+        attributes.suggest_continue_as_new_reasons.extend(
+            SuggestContinueAsNewReason.ValueType(reason) for reason in task.suggests_continue_as_new
+        )
+    return build_event(task.started_event_id, task.started_at, attributes)
 
 
 def virtual_events(run: Run) -> list[bytes]:
@@ -95,12 +91,9 @@ def virtual_events(run: Run) -> list[bytes]:
 
 def _scheduled_event(run: Run) -> Event:
     task = run.task
-    attributes = WorkflowTaskScheduledEventAttributes(
-        task_queue=workflow_task.event_queue(run),
-        start_to_close_timeout=duration_of(task.timeout),
-        attempt=task.attempt,
+    return build_event(
+        task.scheduled_event_id, task.scheduled_at, workflow_task.scheduled_attributes(run, task.timeout)
     )
-    return build_event(task.scheduled_event_id, task.scheduled_at, attributes)
 
 
 def write_events(t: Transition) -> None:

@@ -93,11 +93,26 @@ def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
     """Return the empty state of a run from its first event, which is still to be applied."""
     attributes = WorkflowExecutionStartedEventAttributes()
     attributes.CopyFrom(event.workflow_execution_started_event_attributes)
-    at = event_at(event)
-    execution_at = at + nanos_of(attributes.first_workflow_task_backoff)
-    run = Run(key, run_id, attributes, at, execution_at, WorkflowTask(), Queries())
+    run = _run_of(key, run_id, attributes, event_at(event))
     run.user_metadata.CopyFrom(event.user_metadata)
     return run
+
+
+def _run_of(key: WorkflowKey, run_id: str, attributes: WorkflowExecutionStartedEventAttributes, at: int) -> Run:
+    return Run(
+        key,
+        run_id,
+        attributes,
+        at,
+        at + nanos_of(attributes.first_workflow_task_backoff),
+        WorkflowTask(),
+        Queries(),
+        attributes.workflow_type.name,
+        attributes.task_queue.name,
+        nanos_of(attributes.workflow_task_timeout),
+        nanos_of(attributes.workflow_run_timeout),
+        nanos_of(attributes.workflow_execution_timeout),
+    )
 
 
 def begin(
@@ -110,11 +125,10 @@ def begin(
     links: Sequence[Link] = (),
 ) -> Transition:
     """Make a run and record its first event; `schedule_first_task` is to follow."""
-    execution_at = world.now + nanos_of(attributes.first_workflow_task_backoff)
-    run = Run(key, run_id, attributes, world.now, execution_at, WorkflowTask(), Queries())
+    run = _run_of(key, run_id, attributes, world.now)
     if user_metadata is not None:
         run.user_metadata.CopyFrom(user_metadata)
-    t = Transition(run, world)
+    t = Transition(run, world, world.now)
     t.record(attributes, user_metadata=user_metadata, links=links)
     arm_timeouts(run)
     return t
@@ -133,8 +147,10 @@ def arm_timeouts(run: Run) -> None:
 
 @registry.applies(WorkflowExecutionStartedEventAttributes)
 def _apply(run: Run, event: Event, attributes: WorkflowExecutionStartedEventAttributes) -> None:
-    run.memo.CopyFrom(attributes.memo)
-    run.search_attributes.CopyFrom(attributes.search_attributes)
+    if attributes.HasField("memo"):
+        run.memo.CopyFrom(attributes.memo)
+    if attributes.HasField("search_attributes"):
+        run.search_attributes.CopyFrom(attributes.search_attributes)
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
@@ -151,8 +167,7 @@ def _first_task(t: Transition, key: int | str) -> None:
 
 def run_expires_at(run: Run) -> int | None:
     """Return when the run times out, None where it has no run timeout."""
-    timeout = nanos_of(run.start.workflow_run_timeout)
-    return run.execution_at + timeout if timeout else None
+    return run.execution_at + run.run_timeout if run.run_timeout else None
 
 
 def execution_expires_at(run: Run) -> int | None:

@@ -27,11 +27,10 @@ from temporalio.api.history.v1 import (
     WorkflowTaskStartedEventAttributes,
     WorkflowTaskTimedOutEventAttributes,
 )
-from temporalio.api.taskqueue.v1 import TaskQueue
 
 from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
-from perdure.server.core.durations import duration_of, nanos_of
+from perdure.server.core.durations import nanos_of, set_duration
 from perdure.server.core.effects import WorkflowTaskReady
 from perdure.server.core.errors import NotFound
 from perdure.server.core.events import NANOS_PER_SECOND, Event
@@ -167,16 +166,14 @@ def schedule_now(t: Transition, *, first_scheduled_at: int | None = None) -> Non
     """Schedule a workflow task without offering it: the caller will, or starts it itself."""
     run, task = t.run, t.run.task
     assert not run.buffered, "buffered events are flushed before the next task is scheduled"
-    timeout = _start_to_close_timeout(nanos_of(run.start.workflow_task_timeout), task.attempt, t.world.limits)
+    timeout = _start_to_close_timeout(run.task_timeout, task.attempt, t.world.limits)
     if task.is_transient:
         move(TABLE, task, ScheduledSilently)
         task.scheduled_event_id = run.next_event_id
         _note_scheduled(run, t.now, timeout)
         t.touch()
     else:
-        t.record(
-            _Scheduled(task_queue=event_queue(run), start_to_close_timeout=duration_of(timeout), attempt=task.attempt)
-        )
+        t.record(scheduled_attributes(run, timeout))
     task.first_scheduled_at = t.now if first_scheduled_at is None else first_scheduled_at
 
 
@@ -236,11 +233,19 @@ def clear_stickiness(run: Run) -> None:
     run.sticky_timeout = 0
 
 
-def event_queue(run: Run) -> TaskQueue:
-    """Return the task queue that the next Scheduled event names."""
+def scheduled_attributes(run: Run, timeout: int) -> _Scheduled:
+    """Return what the next Scheduled event says; it names the sticky queue where the run has one."""
+    attributes = _Scheduled(attempt=run.task.attempt)
+    queue = attributes.task_queue
     if run.sticky_queue:
-        return TaskQueue(name=run.sticky_queue, kind=_STICKY, normal_name=run.task_queue)
-    return TaskQueue(name=run.task_queue, kind=_NORMAL)
+        queue.name = run.sticky_queue
+        queue.kind = _STICKY
+        queue.normal_name = run.task_queue
+    else:
+        queue.name = run.task_queue
+        queue.kind = _NORMAL
+    set_duration(attributes.start_to_close_timeout, timeout)
+    return attributes
 
 
 def _start_to_close_timeout(default: int, attempt: int, limits: Limits) -> int:

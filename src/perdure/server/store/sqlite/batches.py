@@ -139,7 +139,7 @@ def _changed_row(run: RunRecord, *, is_current: bool) -> Row:
         run.run_id,
         run.stored_version,
         run.version,
-        is_current,
+        int(is_current),
         run.status,
         run.execution_at,
         run.closed_at,
