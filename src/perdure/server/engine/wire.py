@@ -27,8 +27,12 @@ def append_history(message: Message, field: str, events: Iterable[bytes]) -> byt
 
 def append_field(message: Message, field: str, value: bytes) -> bytes:
     """Serialise a message and set a field of it to an already serialised message."""
-    number = message.DESCRIPTOR.fields_by_name[field].number
-    return b"".join((message.SerializeToString(), message_tag(number), varint(len(value)), value))
+    name = (message.DESCRIPTOR.full_name, field)
+    tag = _tags.get(name)
+    if tag is None:
+        tag = _tags[name] = message_tag(message.DESCRIPTOR.fields_by_name[field].number)
+    return b"".join((message.SerializeToString(), tag, varint(len(value)), value))
 
 
+_tags: Final[dict[tuple[str, str], bytes]] = {}
 _EVENTS_TAG: Final = message_tag(History.DESCRIPTOR.fields_by_name["events"].number)

@@ -44,8 +44,9 @@ def _complete(t: Transition, completion: CompleteWorkflowTask) -> WorkflowTaskCo
     _set_stickiness(t, request)
     for command in request.commands:
         registry.command_rules[command.command_type].record(t, command)
-    query.answer_attached(t, dict(request.query_results))
-    query.detach(run)
+    if run.queries.pending:
+        query.answer_attached(t, dict(request.query_results))
+        query.detach(run)
     reply = WorkflowTaskCompleted(next_task=None, activities=[])
     if run.is_open:
         reply.activities = _start_eager_activities(t)

@@ -20,7 +20,7 @@ from temporalio.api.workflowservice.v1 import (
 from perdure.server.core import registry
 from perdure.server.core.checks import without_removals
 from perdure.server.core.cron import next_cron_delay
-from perdure.server.core.durations import duration_of, nanos_of, time_of, timestamp_of
+from perdure.server.core.durations import nanos_of, set_duration, time_of, timestamp_of
 from perdure.server.core.events import Event, event_at
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.machines.query import Queries
@@ -44,10 +44,8 @@ def attributes_of_request(
         run_id: The new run's id.
         now: The time of the start.
     """
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
     attributes = WorkflowExecutionStartedEventAttributes(
-        workflow_type=request.workflow_type,
-        task_queue=request.task_queue,
-        workflow_task_timeout=request.workflow_task_timeout,
         original_execution_run_id=run_id,
         first_execution_run_id=run_id,
         identity=request.identity,
@@ -55,6 +53,9 @@ def attributes_of_request(
         cron_schedule=request.cron_schedule,
         workflow_id=request.workflow_id,
     )
+    attributes.workflow_type.CopyFrom(request.workflow_type)
+    attributes.task_queue.CopyFrom(request.task_queue)
+    attributes.workflow_task_timeout.CopyFrom(request.workflow_task_timeout)
     for name in (
         "input",
         "header",
@@ -80,7 +81,7 @@ def attributes_of_request(
     backoff = nanos_of(request.workflow_start_delay)
     if request.cron_schedule:
         backoff = next_cron_delay(request.cron_schedule, now, now) or 0
-    attributes.first_workflow_task_backoff.CopyFrom(duration_of(backoff))
+    set_duration(attributes.first_workflow_task_backoff, backoff)
     if isinstance(request, StartWorkflowExecutionRequest):
         attributes.eager_execution_accepted = request.request_eager_execution and not backoff
     execution_timeout = nanos_of(request.workflow_execution_timeout)
