@@ -18,30 +18,27 @@ from perdure.server.core.registry import command_rules
 from perdure.server.core.run import Run
 
 
-class IdsInUse:
+class IdsInUse(msgspec.Struct):
     """The ids of what is pending: those the run holds, and what the commands before have changed about them.
 
     Nothing is copied: a run may hold thousands, and most tasks touch few.
     """
 
-    __slots__ = ("_changed", "_held")
-
-    def __init__(self, held: Container[str]) -> None:
-        self._held = held
-        self._changed: dict[str, bool] = {}
+    held: Container[str]
+    changed: dict[str, bool] = {}
 
     def __contains__(self, name: str) -> bool:
         """Return whether the id is in use."""
-        changed = self._changed.get(name)
-        return name in self._held if changed is None else changed
+        changed = self.changed.get(name)
+        return name in self.held if changed is None else changed
 
     def add(self, name: str) -> None:
         """Note that an id comes into use."""
-        self._changed[name] = True
+        self.changed[name] = True
 
     def remove(self, name: str) -> None:
         """Note that an id is free."""
-        self._changed[name] = False
+        self.changed[name] = False
 
 
 class CommandBatch(msgspec.Struct):

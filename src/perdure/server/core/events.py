@@ -61,6 +61,8 @@ class Event(msgspec.Struct):
     attributes: Message
     user_metadata: UserMetadata | None = None
     links: Sequence[Link] = ()
+    data: bytes = b""
+    """Its bytes, where they were asked for before it was appended."""
 
     def serialize(self) -> bytes:
         """Return the bytes of the `HistoryEvent`, exactly as its message would be serialised."""

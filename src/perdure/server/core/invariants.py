@@ -308,6 +308,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
         identity="",
         history_size_bytes=0,
         suggests_continue_as_new=(),
+        held_event=None,
     )
 
 

@@ -229,7 +229,7 @@ class Transition(msgspec.Struct):
     def _append(self, event: Event) -> None:
         run = self.run
         event_id = event.event_id = run.next_event_id
-        data = event.serialize()
+        data = event.data or event.serialize()
         run.changes.events.append(EventRecord(run.run_id, event_id, event.event_type, event.at, data))
         run.next_event_id = event_id + 1
         run.history_size_bytes += len(data)

@@ -71,8 +71,8 @@ class Runner:
         entity = self._cache.peek(key)
         if entity is None or not entity.has_loaded(given.run_id):
             entity = await self._load(key, given.run_id)
-        # It may have stopped meanwhile: then nobody would write what is collected now.
-        self._committer.refuse_if_stopped()
+            # It may have stopped meanwhile: then nobody would write what is collected now.
+            self._committer.refuse_if_stopped()
         try:
             step = entity.step(given, self._circumstances(key))
         except Refusal as refusal:

@@ -32,6 +32,7 @@ def hold_start(t: Transition, identity: str, request_id: str) -> None:
     task.nonce = t.world.new_nonce()
     task.identity = identity
     task.request_id = request_id
+    task.held_event = None
     task.history_size_bytes = run.history_size_bytes
     task.suggests_continue_as_new = _reasons_to_continue_as_new(run, t.world.limits)
     run.arm(workflow_task.TIMEOUT_ALARM, 0)
@@ -59,7 +60,8 @@ def write_start(t: Transition) -> None:
         t.touch()
     else:
         assert task.started_event_id == t.run.next_event_id, "nothing is appended while a start is held"
-        t.record_event(started_event(t.run))
+        t.record_event(_held_event(t.run))
+        task.held_event = None
 
 
 def started_event(run: Run) -> Event:
@@ -85,8 +87,17 @@ def virtual_events(run: Run) -> list[bytes]:
     if task.is_transient and task.is_started:
         return [_scheduled_event(run).serialize(), started_event(run).serialize()]
     if task.is_held:
-        return [started_event(run).serialize()]
+        return [_held_event(run).data]
     return []
+
+
+def _held_event(run: Run) -> Event:
+    """Return the Started event of a held start: the worker is shown the very bytes that history gets later."""
+    event = run.task.held_event
+    if event is None:
+        event = run.task.held_event = started_event(run)
+        event.data = event.serialize()
+    return event
 
 
 def _scheduled_event(run: Run) -> Event:

@@ -142,8 +142,12 @@ def schedule_first_task(t: Transition) -> None:
 
 def arm_timeouts(run: Run) -> None:
     """Set the alarms that watch over the whole run."""
-    for kind in (FIRST_TASK_ALARM, RUN_TIMEOUT_ALARM, EXECUTION_TIMEOUT_ALARM):
-        run.arm(kind, 0)
+    if run.waits_for_first_task:
+        run.arm(FIRST_TASK_ALARM, 0)
+    if run.run_timeout:
+        run.arm(RUN_TIMEOUT_ALARM, 0)
+    if run.start.HasField("workflow_execution_expiration_time"):
+        run.arm(EXECUTION_TIMEOUT_ALARM, 0)
 
 
 @registry.applies(WorkflowExecutionStartedEventAttributes)

@@ -115,6 +115,8 @@ class WorkflowTask(msgspec.Struct):
     identity: str = ""
     history_size_bytes: int = 0
     suggests_continue_as_new: tuple[int, ...] = ()
+    held_event: Event | None = None
+    """The Started event of a held start, once somebody was shown it."""
 
     @property
     def is_pending(self) -> bool:

@@ -8,8 +8,8 @@ once, what became of it:
 - `stale`: the owner says there is no such task (any more), and the poll goes on;
 - `give_back`: nobody got it, and it may still be there.
 
-A poll costs one future and one timer, and no task. An idle matcher does nothing but look through its queues twice a
-minute. It must never write to the store, and never hold up a commit: `offer` returns at once.
+A poll costs one future, and neither a timer nor a task. An idle matcher does nothing but look through its queues twice
+a minute. It must never write to the store, and never hold up a commit: `offer` returns at once.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class BacklogStats(NamedTuple):
 class _ParkedPoll:
     """A poll that waits; its future is resolved with None where it gets nothing."""
 
-    __slots__ = ("future", "poller", "worker_gone")
+    __slots__ = ("deadline", "future", "poller", "worker_gone")
 
-    def __init__(self, poller: Poller, future: asyncio.Future[Offer | None]) -> None:
+    def __init__(self, poller: Poller, deadline: float, future: asyncio.Future[Offer | None]) -> None:
         self.poller = poller
+        self.deadline = deadline
         self.future = future
         self.worker_gone = False
 
@@ -87,7 +88,7 @@ class _ParkedPoll:
 class _LoadedQueue:
     """A queue in memory with what is known around it."""
 
-    __slots__ = ("added", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
+    __slots__ = ("added", "alarm", "alarm_at", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
 
     def __init__(self, key: QueueKey, settings: MatcherSettings, now: float) -> None:
         self.key = key
@@ -103,6 +104,33 @@ class _LoadedQueue:
         self.dispatched = TaskRate(now)
         self.last_poll_at = now
         self.sticky = False
+        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm_at = 0.0
+
+    def watch(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have parked polls end at their deadline: one timer for all, at the first one it was told of."""
+        if self.alarm is not None:
+            if self.alarm_at <= deadline:
+                return
+            self.alarm.cancel()
+        self.alarm_at = deadline
+        self.alarm = loop.call_at(deadline, self._end_overdue, loop)
+
+    def unwatch(self) -> None:
+        """Stop the timer."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+
+    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.alarm = None
+        now = loop.time()
+        for poll in self.tasks.parked:
+            # The timer may have fired a moment early, or for a poll that had an offer long ago.
+            if poll.deadline <= now:
+                poll.end_empty()
+            else:
+                self.watch(poll.deadline, loop)
 
 
 class Matcher:
@@ -136,6 +164,7 @@ class Matcher:
         """End all parked polls empty, and every later poll at once, and stop reading."""
         self._stopped = True
         for loaded in self._queues.values():
+            loaded.unwatch()
             for poll in loaded.tasks.parked:
                 poll.end_empty()
         for task in self._tasks:
@@ -326,9 +355,9 @@ class Matcher:
                 f"task queue {loaded.key.name} has {self._settings.max_parked_polls} waiting polls, "
                 "as many as it may have: run fewer pollers per worker"
             )
-        poll = _ParkedPoll(poller, self._loop.create_future())
+        poll = _ParkedPoll(poller, deadline, self._loop.create_future())
         loaded.tasks.park(poll)
-        timer = self._loop.call_at(deadline, poll.end_empty)
+        loaded.watch(deadline, self._loop)
         try:
             offer = await poll.future
         except asyncio.CancelledError:
@@ -337,7 +366,6 @@ class Matcher:
                 self._hand_over(loaded.tasks.give_back(offer))
             raise
         finally:
-            timer.cancel()
             loaded.tasks.unpark(poll)
         if not poll.worker_gone:
             loaded.last_poll_at = self._loop.time()
@@ -404,6 +432,7 @@ class Matcher:
             loaded.pollers.forget_old(now)
             unpolled_seconds = 0.0 if loaded.tasks.parked_count else now - loaded.last_poll_at
             if unpolled_seconds >= self._settings.idle_queue_seconds and loaded.tasks.is_idle():
+                loaded.unwatch()
                 del self._queues[loaded.key]
             elif unpolled_seconds < self._settings.rescan_seconds and not loaded.sticky:
                 loaded.tasks.doubt()
