@@ -8,6 +8,7 @@ from temporalio.api.enums.v1 import ParentClosePolicy
 from perdure.server.core.effects import MessageSent, MessageWithdrawn
 from perdure.server.core.inputs import Delete
 from perdure.server.core.messages import Answer, Outcome, kind_of, message_of, outbox_record
+from perdure.server.core.records import MailWrite
 from tests.server.core.commands import (
     cancel_external,
     complete_workflow,
@@ -26,17 +27,24 @@ def signals(story: Story) -> int:
     return story.names().count("WorkflowExecutionSignaled")
 
 
+def last_mail(story: Story) -> MailWrite:
+    mail = story.writes[-1].mail
+    assert mail is not None
+    return mail
+
+
 def test_a_run_that_sends_nothing_has_no_mail() -> None:
     story = Story()
     story.start()
     story.decide(start_timer())
     assert story.run.mail is None
+    assert all(write.mail is None for write in story.writes)
 
 
 def test_a_message_is_stored_with_the_step_that_sends_it() -> None:
     _, me, _ = two()
     me.decide(signal_external(), cancel_external(), start_child())
-    write = me.writes[-1]
+    write = last_mail(me)
     assert [(record.number, record.kind) for record in write.outbox] == [
         (1, "signal"),
         (2, "request cancel"),
@@ -67,7 +75,7 @@ def test_an_effect_and_the_inbox_row_are_one_write() -> None:
     town, me, other = two()
     me.decide(signal_external())
     town.carry(town.outbox[0])
-    [row] = other.writes[-1].inbox
+    [row] = last_mail(other).inbox
     assert (row.sender_run_id, row.workflow_id, row.number) == (me.run.run_id, "other", 1)
     assert row.run_id == other.run.run_id
 
@@ -122,8 +130,8 @@ def test_an_acknowledgement_ends_the_message_on_both_sides_in_one_write() -> Non
     town, me, _ = two()
     me.decide(signal_external())
     town.acknowledge(town.outbox[0], town.carry(town.outbox[0]))
-    write = me.writes[-1]
-    assert [event.event_id for event in write.events] == [6, 7]
+    assert [event.event_id for event in me.writes[-1].events] == [6, 7]
+    write = last_mail(me)
     assert write.outbox_removed == [(me.run.run_id, 1)]
     assert write.inbox_removed == [(me.run.run_id, me.key.namespace_id, "other", 1)]
     assert town.outbox == []

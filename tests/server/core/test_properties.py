@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import QueryResultType, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.history.v1 import TimerFiredEventAttributes
 from temporalio.api.query.v1 import WorkflowQueryResult
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
@@ -99,8 +100,10 @@ def any_command(run: Run, dice: Random) -> Command:
 
 
 def _timer_ids(run: Run) -> Sequence[str]:
-    fired = [event.timer_fired_event_attributes.timer_id for event in run.buffered]
-    return [*run.timers, *filter(None, fired)] or ["unknown"]
+    fired = [
+        event.attributes.timer_id for event in run.buffered if isinstance(event.attributes, TimerFiredEventAttributes)
+    ]
+    return [*run.timers, *fired] or ["unknown"]
 
 
 def _cancellable(run: Run) -> Sequence[int]:

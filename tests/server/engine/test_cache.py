@@ -113,7 +113,7 @@ async def test_it_takes_no_more_memory_than_it_may() -> None:
     names = [f"w{number}" for number in range(20)]
     cache, _ = await cache_on(await with_workflows(*names), bytes_max=50_000)
     for name in names:
-        cache.touched(await cache.load(key_of(name)))
+        cache.changed(await cache.load(key_of(name)))
         assert cache.bytes <= 50_000
     assert 1 < len(cache) < 20
 
@@ -122,10 +122,10 @@ async def test_it_takes_no_more_memory_than_it_may() -> None:
 async def test_the_least_recently_used_goes_first() -> None:
     cache, store = await cache_on(await with_workflows("a", "b", "c"), bytes_max=1_000_000)
     for name in ("a", "b"):
-        cache.touched(await cache.load(key_of(name)))
+        cache.changed(await cache.load(key_of(name)))
     small, _ = await cache_on(store.database, bytes_max=cache.bytes)
     for name in ("a", "b", "a", "c"):
-        small.touched(await small.load(key_of(name)))
+        small.changed(await small.load(key_of(name)))
     assert small.peek(key_of("b")) is None
     assert small.peek(key_of("a")) is not None
 
@@ -134,8 +134,8 @@ async def test_the_least_recently_used_goes_first() -> None:
 async def test_what_is_not_durable_is_never_forgotten() -> None:
     held = {key_of("held")}
     cache, _ = await cache_on(await with_workflows("held", "other"), bytes_max=1, held=held)
-    cache.touched(await cache.load(key_of("held")))
-    cache.touched(await cache.load(key_of("other")))
+    cache.changed(await cache.load(key_of("held")))
+    cache.changed(await cache.load(key_of("other")))
     assert cache.peek(key_of("held")) is not None
     assert cache.peek(key_of("other")) is None
 
@@ -157,7 +157,7 @@ async def test_a_run_with_a_query_that_waits_is_never_forgotten() -> None:
 @in_virtual_time
 async def test_an_id_without_a_workflow_takes_no_memory() -> None:
     cache, _ = await cache_on(await with_workflows())
-    cache.touched(await cache.load(key_of("nobody")))
+    cache.changed(await cache.load(key_of("nobody")))
     assert (len(cache), cache.bytes) == (0, 0)
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from perdure.server.core.records import ChildRecord, EntityWrite, InboxRecord, OutboxRecord, StoredChild, StoredMessage
+from perdure.server.core.records import (
+    ChildRecord,
+    EntityWrite,
+    InboxRecord,
+    MailWrite,
+    OutboxRecord,
+    StoredChild,
+    StoredMessage,
+)
 from perdure.server.store.interface import BatchRejected, OutboxHead, Store
 from tests.server.store import rows
 from tests.server.store.conftest import Place
@@ -33,20 +41,19 @@ def child(run_id: str, initiated_event_id: int, *, child_run_id: str | None = No
 
 def sending(*messages: OutboxRecord) -> EntityWrite:
     write = rows.write("w")
-    write.outbox = list(messages)
+    write.mail = MailWrite(outbox=list(messages))
     return write
 
 
 def receiving(*records: InboxRecord) -> EntityWrite:
     write = rows.write("other")
-    write.inbox = list(records)
+    write.mail = MailWrite(inbox=list(records))
     return write
 
 
 def ending(run_id: str, number: int) -> EntityWrite:
     write = rows.write("w")
-    write.outbox_removed = [(run_id, number)]
-    write.inbox_removed = [(run_id, rows.NAMESPACE, "other", number)]
+    write.mail = MailWrite(outbox_removed=[(run_id, number)], inbox_removed=[(run_id, rows.NAMESPACE, "other", number)])
     return write
 
 
@@ -120,7 +127,7 @@ async def test_messages_outlive_their_closed_and_deleted_run(store: Store) -> No
     writer = await Writer.claim(store)
     write = rows.write("w", rows.run("w", "r"))
     write.events = [rows.event("r", 1)]
-    write.outbox = [message()]
+    write.mail = MailWrite(outbox=[message()])
     await writer.commit(write)
     end = rows.write("w", rows.run("w", "r", stored_version=1, status=rows.COMPLETED))
     end.runs_closed = ["r"]
@@ -141,27 +148,28 @@ async def test_a_run_comes_back_with_its_children_and_messages(store: Store) -> 
     writer = await Writer.claim(store)
     write = rows.write("w", rows.run("w", "r"))
     write.events = [rows.event("r", event_id, b"event-%d" % event_id) for event_id in (1, 5, 6, 11)]
-    write.children = [child("r", 11), child("r", 6, child_run_id="run of child")]
-    write.outbox = [message("r", 12, event_id=11), message("r", 4, event_id=5), message("r", 13)]
+    late, early = child("r", 11), child("r", 6, child_run_id="run of child")
+    messages = [message("r", 12, event_id=11), message("r", 4, event_id=5), message("r", 13)]
+    write.mail = MailWrite(children=[late, early], outbox=messages)
     await writer.commit(write)
     [loaded] = await store.load_current_runs([rows.key("w")])
     assert loaded is not None
-    assert loaded.children == [StoredChild(write.children[1], b"event-6"), StoredChild(write.children[0], b"event-11")]
+    assert loaded.children == [StoredChild(early, b"event-6"), StoredChild(late, b"event-11")]
     assert loaded.messages == [StoredMessage(4, "signal", 5, b"event-5"), StoredMessage(12, "signal", 11, b"event-11")]
 
 
 async def test_children_are_replaced_and_removed(store: Store) -> None:
     writer = await Writer.claim(store)
     write = rows.write("w", rows.run("w", "r"))
-    write.children = [child("r", 5), child("r", 6)]
+    write.mail = MailWrite(children=[child("r", 5), child("r", 6)])
     await writer.commit(write)
     change = rows.write("w", rows.run("w", "r", stored_version=1))
-    change.children = [child("r", 5, child_run_id="run of child")]
-    change.children_removed = [("r", 6)]
+    started = child("r", 5, child_run_id="run of child")
+    change.mail = MailWrite(children=[started], children_removed=[("r", 6)])
     await writer.commit(change)
     [loaded] = await store.load_current_runs([rows.key("w")])
     assert loaded is not None
-    assert [each.record for each in loaded.children] == change.children
+    assert [each.record for each in loaded.children] == [started]
 
 
 async def test_messages_are_there_after_a_restart(place: Place) -> None:

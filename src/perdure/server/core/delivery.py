@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from perdure.server.core import starting
 from perdure.server.core.inputs import Acknowledge, Deliver
 from perdure.server.core.messages import Answer, Message, Outcome, StartChildMessage
-from perdure.server.core.records import EntityWrite, InboxRecord, WorkflowKey
+from perdure.server.core.records import InboxRecord, MailWrite, WorkflowKey
 from perdure.server.core.registry import answer_handlers, message_handlers
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Circumstances, Transition
@@ -28,7 +28,7 @@ class Notes:
     inbox: list[InboxRecord] = field(default_factory=list)
     acknowledged: list[Message] = field(default_factory=list)
 
-    def take(self, write: EntityWrite) -> None:
+    def take(self, write: MailWrite) -> None:
         """Move the notes into a write."""
         write.inbox.extend(self.inbox)
         for message in self.acknowledged:
@@ -54,7 +54,7 @@ def deliver(
         return starting.start_child(key, target, message, message.body, world)
     if target is None:
         return [], Answer(Outcome.NOT_FOUND)
-    t = Transition(target, world)
+    t = Transition(target, world, world.now)
     answer = message_handlers[type(message.body)](t, message, message.body)
     return [t], answer
 
@@ -64,7 +64,7 @@ def acknowledge(sender: Run | None, given: Acknowledge, world: Circumstances) ->
     handler = answer_handlers.get(type(given.message.body))
     if sender is None or not sender.is_open or handler is None:
         return []
-    t = Transition(sender, world)
+    t = Transition(sender, world, world.now)
     handler(t, given.message.body, given.answer)
     return [t]
 

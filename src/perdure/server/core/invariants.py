@@ -8,15 +8,15 @@ consistent; nothing waits for nobody; and the stored form gives the same run bac
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Final
 
+from msgspec import structs
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 from perdure._machine import IllegalMove
 from perdure.server.core.errors import InvariantBroken
-from perdure.server.core.events import attributes_of
+from perdure.server.core.events import attributes_of, event_of
 from perdure.server.core.machines import activity, child, closure, query, start, timer, workflow_task
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
@@ -81,7 +81,7 @@ def rebuild(key: WorkflowKey, run_id: str, events: Sequence[HistoryEvent]) -> Ru
     run = start.new_run(key, run_id, events[0])
     for event in events:
         try:
-            apply(run, event)
+            apply(run, event_of(event))
         except (IllegalMove, KeyError) as error:
             name = EventType.Name(event.event_type)
             raise InvariantBroken(
@@ -173,7 +173,8 @@ def _check_history(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 
 def _check_rebuilt(run: Run, events: Sequence[HistoryEvent]) -> None:
-    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *run.buffered]))
+    buffered = [HistoryEvent.FromString(event.serialize()) for event in run.buffered]
+    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *buffered]))
     for name, live in recorded(run).items():
         if live != rebuilt[name]:
             raise _broken(run, f"{name}: memory has {live!r}, history says {rebuilt[name]!r}")
@@ -308,8 +309,7 @@ def _check_stored(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 def stored_difference(run: Run, restored: Run) -> str:
     """Say in what a run that was read from the store differs from the one that was written; empty if in nothing."""
-    for entry in fields(Run):
-        name = entry.name
+    for name in Run.__struct_fields__:
         if name in _NOT_STORED or (name == "request_ids" and not run.is_open):
             continue
         live, read = getattr(run, name), getattr(restored, name)
@@ -326,7 +326,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
     """Return a workflow task as the store keeps it: a start that is only held, or is over, did not happen."""
     if task.state is TaskState.STARTED:
         return task
-    return replace(
+    return structs.replace(
         task,
         state=TaskState.SCHEDULED if task.is_pending else TaskState.NONE,
         scheduled_at=task.scheduled_at if task.is_pending else 0,
@@ -337,6 +337,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
         identity="",
         history_size_bytes=0,
         suggests_continue_as_new=(),
+        held_event=None,
     )
 
 

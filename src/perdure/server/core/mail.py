@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from perdure.server.core.effects import MessageSent, MessageWithdrawn
 from perdure.server.core.messages import Body, Message, outbox_record
-from perdure.server.core.records import ChildRecord, EntityWrite, WorkflowKey
+from perdure.server.core.records import ChildRecord, EntityWrite, MailWrite, WorkflowKey
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
@@ -94,7 +94,14 @@ def withdraw(t: Transition, receiver: WorkflowKey, number: int) -> bool:
     return True
 
 
-def take_mail(write: EntityWrite, run: Run, mail: Mail) -> None:
+def mail_write(write: EntityWrite) -> MailWrite:
+    """Return the part of a write that is about messages, which it has from now on."""
+    if write.mail is None:
+        write.mail = MailWrite()
+    return write.mail
+
+
+def take_mail(write: MailWrite, run: Run, mail: Mail) -> None:
     """Add to a write what changed in a run's mail since the last cut, and start anew."""
     write.outbox.extend(map(outbox_record, mail.outgoing.values()))
     write.outbox_removed.extend((run.run_id, number) for number in mail.withdrawn)

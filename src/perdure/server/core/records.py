@@ -164,6 +164,20 @@ class InboxRecord(NamedTuple):
     """The run it had its effect on."""
 
 
+class MailWrite(msgspec.Struct):
+    """What one entity changed of its dealings with other workflow ids."""
+
+    children: list[ChildRecord] = []
+    """Rows to insert or replace, by (run_id, initiated_event_id)."""
+    children_removed: list[tuple[str, int]] = []
+    outbox: list[OutboxRecord] = []
+    outbox_removed: list[tuple[str, int]] = []
+    inbox: list[InboxRecord] = []
+    """Rows to insert or replace, by (sender_run_id, namespace_id, workflow_id)."""
+    inbox_removed: list[tuple[str, str, str, int]] = []
+    """Rows to remove, by their key, unless their number is greater: a message's row goes with that of the outbox."""
+
+
 class EntityWrite(msgspec.Struct):
     """All that one entity changed since the last cut. Valid or nothing: a store applies all of it or none."""
 
@@ -183,15 +197,8 @@ class EntityWrite(msgspec.Struct):
     """Run ids whose activities, timers, buffered events and requests are all removed, after everything above."""
     runs_deleted: list[str] = []
     """Run ids of which nothing stays: visibility, pending things and history; after everything above."""
-    children: list[ChildRecord] = []
-    """Rows to insert or replace, by (run_id, initiated_event_id)."""
-    children_removed: list[tuple[str, int]] = []
-    outbox: list[OutboxRecord] = []
-    outbox_removed: list[tuple[str, int]] = []
-    inbox: list[InboxRecord] = []
-    """Rows to insert or replace, by (sender_run_id, namespace_id, workflow_id)."""
-    inbox_removed: list[tuple[str, str, str, int]] = []
-    """Rows to remove, by their key, unless their number is greater: a message's row goes with that of the outbox."""
+    mail: MailWrite | None = None
+    """What the entity has to do with others; None where that is nothing."""
 
 
 class StoredActivity(NamedTuple):

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 from temporalio.api.command.v1 import Command
-from temporalio.api.history.v1 import HistoryEvent
 
 from perdure.server.core import messages
-from perdure.server.core.events import event_type_of
+from perdure.server.core.events import Event, event_type_of
 from perdure.server.core.inputs import Input
 from perdure.server.core.messages import Answer, Body
 
@@ -26,7 +25,7 @@ M = TypeVar("M", bound=Message)
 I = TypeVar("I", bound=Input)  # noqa: E741
 B = TypeVar("B", bound=Body)
 
-Applier = Callable[["Run", HistoryEvent, Message], None]
+Applier = Callable[["Run", Event, Message], None]
 InputHandler = Callable[["Transition", Input], object]
 MessageHandler = Callable[["Transition", messages.Message, Body], Answer]
 _Deliverer = Callable[["Transition", messages.Message, B], Answer]
@@ -58,10 +57,10 @@ answer_handlers: dict[type, AnswerHandler] = {}
 
 def applies(
     attributes_class: type[M],
-) -> Callable[[Callable[[Run, HistoryEvent, M], None]], Callable[[Run, HistoryEvent, M], None]]:
+) -> Callable[[Callable[[Run, Event, M], None]], Callable[[Run, Event, M], None]]:
     """Register the function that evolves a run by one type of event. It may not refuse."""
 
-    def register(applier: Callable[[Run, HistoryEvent, M], None]) -> Callable[[Run, HistoryEvent, M], None]:
+    def register(applier: Callable[[Run, Event, M], None]) -> Callable[[Run, Event, M], None]:
         _add(appliers, event_type_of(attributes_class), cast(Applier, applier))
         return applier
 

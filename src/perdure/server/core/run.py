@@ -8,15 +8,15 @@ one. This module may hold data and look-ups; a rule in here is in the wrong file
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from temporalio.api.common.v1 import Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
 
-from perdure.server.core.events import attributes_of
+from perdure.server.core.events import Event
 from perdure.server.core.records import EventRecord, WorkflowKey
 from perdure.server.core.registry import alarm_rules, appliers
 
@@ -43,24 +43,22 @@ _DEAD_ALARMS: Final = 64
 """How many alarms may be over behind an earlier one, besides as many as are alive, before they are looked through."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(msgspec.Struct):
     """What transitions changed in a run since the last cut, by key: the rows are made from it when a batch is cut."""
 
-    events: list[EventRecord] = field(default_factory=list)
-    activities: set[int] = field(default_factory=set)
-    timers: set[str] = field(default_factory=set)
+    events: list[EventRecord] = []
+    activities: set[int] = set()
+    timers: set[str] = set()
     buffered_from: int = 0
     """Buffered events before this position are stored already."""
     buffered_cleared: bool = False
-    requests: list[str] = field(default_factory=list)
+    requests: list[str] = []
     is_dirty: bool = False
     closed: bool = False
     deleted: bool = False
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct):
     """The state of one run. Times are nanoseconds since the epoch."""
 
     key: WorkflowKey
@@ -70,17 +68,23 @@ class Run:
     execution_at: int
     task: WorkflowTask
     queries: Queries
+    workflow_type: str
+    task_queue: str
+    task_timeout: int
+    """Of its workflow tasks, start to close. Durations are nanoseconds, 0 for none."""
+    run_timeout: int
+    execution_timeout: int
     status: int = RUNNING
     closed_at: int | None = None
     next_event_id: int = 1
     history_size_bytes: int = 0
-    memo: Memo = field(default_factory=Memo)
-    search_attributes: SearchAttributes = field(default_factory=SearchAttributes)
-    user_metadata: UserMetadata = field(default_factory=UserMetadata)
+    memo: Memo = msgspec.field(default_factory=Memo)
+    search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
+    user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
     """The summary and details of its first event."""
-    activities: dict[int, Activity] = field(default_factory=dict)
-    activity_ids: dict[str, int] = field(default_factory=dict)
-    timers: dict[str, Timer] = field(default_factory=dict)
+    activities: dict[int, Activity] = {}
+    activity_ids: dict[str, int] = {}
+    timers: dict[str, Timer] = {}
     cancel_requested: bool = False
     signal_count: int = 0
     previous_started_event_id: int = 0
@@ -94,8 +98,8 @@ class Run:
     """What it has to do with other workflow ids; None until it first has."""
 
     # --- not in history -----------------------------------------------------------------------------------------------
-    buffered: list[HistoryEvent] = field(default_factory=list)
-    request_ids: set[str] = field(default_factory=set)
+    buffered: list[Event] = []
+    request_ids: set[str] = set()
     start_request_id: str = ""
     sticky_queue: str = ""
     sticky_timeout: int = 0
@@ -105,28 +109,23 @@ class Run:
     """The version of the row the store will hold after the batches cut so far; 0 before the first."""
     retention_at: int | None = None
     """When a closed run is deleted."""
-    alarms: list[tuple[int, str, int | str]] = field(default_factory=list)
+    alarms: list[tuple[int, str, int | str]] = []
     alarm_at: int | None = None
     """The stored alarm: never later than the first thing due, lowered at once and raised when it fires."""
     told_alarm_at: int | None = -1
     """The alarm the engine was last told; -1 where it must be told again."""
     has_warned: bool = False
     """Whether operators were told that the history grows large, since the run was loaded."""
-    tail: list[bytes] = field(default_factory=list)
+    tail: list[bytes] = []
     """The last events, serialised; the first of them is `tail_first_event_id`."""
     tail_first_event_id: int = 1
     tail_bytes: int = 0
-    changes: Changes = field(default_factory=Changes)
+    changes: Changes = msgspec.field(default_factory=Changes)
 
     @property
     def is_open(self) -> bool:
         """Whether the run is still running."""
         return self.status == RUNNING
-
-    @property
-    def task_queue(self) -> str:
-        """The run's own task queue."""
-        return self.start.task_queue.name
 
     @property
     def waits_for_first_task(self) -> bool:
@@ -170,8 +169,8 @@ class Run:
         return None
 
 
-def apply(run: Run, event: HistoryEvent) -> None:
+def apply(run: Run, event: Event) -> None:
     """Evolve a run by one recorded event. Never refuses: what is recorded has happened."""
     applier = appliers.get(event.event_type)
     if applier is not None:
-        applier(run, event, attributes_of(event))
+        applier(run, event, event.attributes)

@@ -191,13 +191,13 @@ def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> Wor
 
 
 def _repeat(current: Run, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    return [Transition(current, world)], StartReply(current.run_id, started=True, status=current.status)
+    return [Transition(current, world, world.now)], StartReply(current.run_id, started=True, status=current.status)
 
 
 def _use_existing(
     current: Run, request: StartWorkflowExecutionRequest, world: Circumstances
 ) -> tuple[list[Transition], StartReply]:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     reply = StartReply(current.run_id, started=False, status=current.status)
     options = request.on_conflict_options
     if request.request_id in current.request_ids or not (options.attach_request_id or options.attach_links):
@@ -214,7 +214,7 @@ def _use_existing(
 
 
 def _terminate_existing(current: Run, world: Circumstances) -> Transition:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     text = b'"terminated by a start with the conflict policy TERMINATE_EXISTING"'
     details = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=text)])
     closure.terminate(t, reason="TerminateIfRunning WorkflowIdReusePolicy", details=details)
@@ -260,7 +260,7 @@ def _signal_with_start(
 
 
 def _signal_existing(current: Run, given: SignalWithStart, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     request = given.request
     reply = StartReply(current.run_id, started=False, status=current.status)
     if request.request_id and request.request_id in current.request_ids:

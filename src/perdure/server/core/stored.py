@@ -13,6 +13,7 @@ import msgspec
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from perdure.server.core.events import event_of
 from perdure.server.core.machines import activity as activities
 from perdure.server.core.machines import closure, start, workflow_task
 from perdure.server.core.machines.activity import Activity
@@ -21,7 +22,7 @@ from perdure.server.core.machines.timer import ALARM as TIMER_ALARM
 from perdure.server.core.machines.timer import Timer
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
-from perdure.server.core.mail import mail_of, take_mail
+from perdure.server.core.mail import mail_of, mail_write, take_mail
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
@@ -109,7 +110,7 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         run.changes = Changes(buffered_from=len(run.buffered))
         if run.mail is not None:
             # Also of a run that is deleted: its messages outlive it.
-            take_mail(write, run, run.mail)
+            take_mail(mail_write(write), run, run.mail)
         if changes.deleted:
             write.runs_deleted.append(run.run_id)
             if not run.stored_version:
@@ -140,7 +141,7 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     if changes.buffered_cleared:
         write.buffered_cleared.append(run.run_id)
     for position in range(changes.buffered_from, len(run.buffered)):
-        data = run.buffered[position].SerializeToString()
+        data = run.buffered[position].serialize()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
     for request_id in changes.requests:
         write.requests.append(RequestRecord(run.run_id, request_id))
@@ -164,7 +165,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     for timer in run.timers.values():
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
-        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.SerializeToString()))
+        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
     stored.request_ids.extend(sorted(run.request_ids))
     if run.mail is not None:
         store_pending(stored, run, run.mail, events)
@@ -182,8 +183,8 @@ def _run_record(run: Run) -> RunRecord:
         run.stored_version + 1,
         run.is_current,
         run.status,
-        run.start.workflow_type.name,
-        run.start.task_queue.name,
+        run.workflow_type,
+        run.task_queue,
         run.started_at,
         run.execution_at,
         run.closed_at,
@@ -252,7 +253,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         run.key.namespace_id,
         run.key.workflow_id,
         pending.activity_id,
-        pending.attributes.activity_type.name,
+        pending.activity_type,
         pending.task_queue,
         _ACTIVITY_STATES[pending.state],
         pending.cancel_requested,
@@ -286,7 +287,7 @@ def restore(stored: StoredRun) -> Run:
         run.activity_ids[pending.activity_id] = pending.scheduled_event_id
     for timer in stored.timers:
         run.timers[timer.timer_id] = Timer(timer.timer_id, timer.started_event_id, timer.fires_at)
-    run.buffered = [HistoryEvent.FromString(buffered.data) for buffered in stored.buffered]
+    run.buffered = [event_of(HistoryEvent.FromString(buffered.data)) for buffered in stored.buffered]
     run.changes.buffered_from = len(run.buffered)
     run.request_ids = set(stored.request_ids)
     _arm_all(run)

@@ -43,7 +43,8 @@ def restore_pending(run: Run, stored: StoredRun) -> None:
     mail = mail_of(run)
     for row in stored.children:
         event = HistoryEvent.FromString(row.initiated_event)
-        mail.children[event.event_id] = child.restored(event, row.record)
+        initiated = event.start_child_workflow_execution_initiated_event_attributes
+        mail.children[row.record.initiated_event_id] = child.restored(row.record, initiated)
     for message in stored.messages:
         _restore_message(mail, message)
 
@@ -56,9 +57,15 @@ def _restore_message(mail: Mail, message: StoredMessage) -> None:
             pending.message = message.number
     elif message.kind == _SIGNAL:
         event = HistoryEvent.FromString(message.initiated_event)
-        signal = mail.external_signals[event_id] = external_signal.new_external_signal(event)
+        signal = external_signal.new_external_signal(
+            event_id, event.signal_external_workflow_execution_initiated_event_attributes
+        )
+        mail.external_signals[event_id] = signal
         signal.message = message.number
     elif message.kind == _CANCEL:
         event = HistoryEvent.FromString(message.initiated_event)
-        cancel = mail.external_cancels[event_id] = external_cancel.new_external_cancel(event)
+        cancel = external_cancel.new_external_cancel(
+            event_id, event.request_cancel_external_workflow_execution_initiated_event_attributes
+        )
+        mail.external_cancels[event_id] = cancel
         cancel.message = message.number

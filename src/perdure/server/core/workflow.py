@@ -7,7 +7,7 @@ voids it, and the engine drops it from memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import msgspec
 
@@ -16,6 +16,7 @@ from perdure.server.core.effects import Effect
 from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import Acknowledge, Deliver, Input, SignalWithStart, Start
 from perdure.server.core.machines import held_start, query
+from perdure.server.core.mail import mail_write
 from perdure.server.core.records import EntityWrite, WorkflowKey
 from perdure.server.core.registry import input_handlers
 from perdure.server.core.run import Run
@@ -33,16 +34,15 @@ class Step(msgspec.Struct):
     is_dirty: bool = False
 
 
-@dataclass(slots=True)
-class Workflow:
+class Workflow(msgspec.Struct):
     """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
 
     key: WorkflowKey
     current: Run | None = None
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: dict[str, Run] = {}
     notes: delivery.Notes | None = None
     """What came and went between this id and others since the last cut."""
-    leaving: set[str] = field(default_factory=set)
+    leaving: set[str] = set()
     """Runs that are deleted; until that is durable the store still has them, and they must not come back from there."""
 
     def has_loaded(self, run_id: str) -> bool:
@@ -61,17 +61,18 @@ class Workflow:
         Raises:
             Refusal: The rules do not allow it. Nothing changed.
         """
-        if isinstance(given, Start | SignalWithStart):
-            transitions, start_reply = starting.start(self.key, self.current, given, world)
-            return self._finish(transitions, start_reply)
         handler = input_handlers.get(type(given))
         if handler is None:
-            return self._exchange(given, world)
-        transition = Transition(self._find(given.run_id), world)
+            if isinstance(given, Deliver | Acknowledge):
+                return self._exchange(given, world)
+            assert isinstance(given, Start | SignalWithStart), "every other input is handled by a machine"
+            transitions, start_reply = starting.start(self.key, self.current, given, world)
+            return self._finish(transitions, start_reply)
+        transition = Transition(self._find(given.run_id), world, world.now)
         reply = handler(transition, given)
-        return self._finish([transition], reply)
+        return self._finish((transition,), reply)
 
-    def _exchange(self, given: Input, world: Circumstances) -> Step:
+    def _exchange(self, given: Deliver | Acknowledge, world: Circumstances) -> Step:
         """Take in a message, or the answer to one; what is noted of it belongs to the id, not to a run."""
         target = self._named(given.run_id)
         if isinstance(given, Deliver):
@@ -80,7 +81,6 @@ class Workflow:
             if step.is_dirty:
                 self._note().inbox.append(delivery.inbox_record(given.message, answer))
             return step
-        assert isinstance(given, Acknowledge), given
         step = self._finish(delivery.acknowledge(target, given, world), None)
         self._note().acknowledged.append(given.message)
         step.is_dirty = True
@@ -105,7 +105,7 @@ class Workflow:
             raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
         return run
 
-    def _finish(self, transitions: list[Transition], reply: object) -> Step:
+    def _finish(self, transitions: Sequence[Transition], reply: object) -> Step:
         step = Step(reply)
         for transition in transitions:
             self._finish_one(transition, step)
@@ -117,8 +117,10 @@ class Workflow:
         run = transition.run
         if transition.is_dirty:
             enforcement.enforce(transition)
-            held_start.write_start(transition)
-        query.settle(transition)
+            if run.task.is_held:
+                held_start.write_start(transition)
+        if run.queries.pending:
+            query.settle(transition)
         transition.finish()
         step.effects += transition.effects
         step.is_dirty = step.is_dirty or transition.is_dirty or transition.is_row_dirty
@@ -132,7 +134,7 @@ class Workflow:
         """Return all that changed since the last cut, as rows; deleted runs leave memory with it."""
         write = take_write(self.key, list(self.runs.values()))
         if self.notes is not None:
-            self.notes.take(write)
+            self.notes.take(mail_write(write))
             self.notes = None
         for run_id in write.runs_deleted:
             del self.runs[run_id]

@@ -89,6 +89,7 @@ class Alarms:
     async def _ring_for_ever(self) -> None:
         while True:
             await self._ring_due(self._clock.now())
+            self._drop_void()
             if not self._heap:
                 await self._wake.wait()
                 self._wake.clear()
@@ -114,6 +115,12 @@ class Alarms:
             task = asyncio.create_task(self._ring_one(key, run_id), name=f"alarm of {run_id}")
             self._ringing.add(task)
             task.add_done_callback(self._rung)
+
+    def _drop_void(self) -> None:
+        """Drop the void entries at the head: to wake up for them would be for nothing."""
+        heap, armed = self._heap, self._armed
+        while heap and armed.get(heap[0][2]) != heap[0][0]:
+            heapq.heappop(heap)
 
     def _rung(self, task: asyncio.Task[None]) -> None:
         self._ringing.discard(task)

@@ -118,8 +118,15 @@ class Cache:
         if self._entities.pop(key, None) is not None:
             self._bytes -= self._sizes.pop(key)
 
-    def touched(self, entity: Workflow) -> None:
-        """Note that an entity was used: measure it anew, and forget others where there are too many."""
+    def used(self, entity: Workflow) -> None:
+        """Note that an entity was looked at; one that holds more or less than its current run is measured anew."""
+        if len(entity.runs) != 1 or entity.leaving:
+            self.changed(entity)
+        elif self._entities.get(entity.key) is entity:
+            self._entities.move_to_end(entity.key)
+
+    def changed(self, entity: Workflow) -> None:
+        """Note that an entity has changed: measure it anew, and forget others where there are too many."""
         key = entity.key
         if self._entities.get(key) is not entity:
             return

@@ -232,7 +232,9 @@ class Engine:
                 await applied.durable
             if reply.refusal is not None:
                 raise reply.refusal
-            response = RespondWorkflowTaskCompletedResponse(activity_tasks=reply.activities)
+            response = RespondWorkflowTaskCompletedResponse()
+            if reply.activities:
+                response.activity_tasks.extend(reply.activities)
             if reply.next_task is None:
                 return response
             next_task = await self._polling.finish_workflow_task(key, reply.next_task)

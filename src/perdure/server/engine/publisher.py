@@ -67,7 +67,12 @@ class Publisher:
                 _logger.exception("an effect failed: %r", effect)
 
     def _perform(self, effect: Effect) -> None:
+        # The most frequent first: the cases are tried one after the other.
         match effect:
+            case AlarmSet():
+                self._alarms.set(effect.key, effect.run_id, effect.due, is_stored=effect.is_stored)
+            case HistoryAdvanced():
+                self._waiters.wake(effect.run_id)
             case WorkflowTaskReady():
                 self._offer_workflow_task(effect)
             case ActivityTaskReady():
@@ -78,10 +83,6 @@ class Publisher:
                 self._offer_query(effect)
             case QueryAnswered():
                 self._queries.answered(effect)
-            case AlarmSet():
-                self._alarms.set(effect.key, effect.run_id, effect.due, is_stored=effect.is_stored)
-            case HistoryAdvanced():
-                self._waiters.wake(effect.run_id)
             case HistoryGrowsLarge():
                 _logger.warning(
                     "a history has %d events and %d bytes; continue as new before it is terminated at its limit",

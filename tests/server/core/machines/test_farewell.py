@@ -110,8 +110,9 @@ def test_a_start_that_is_withdrawn_before_it_is_stored_leaves_no_trace() -> None
     story.start()
     story.decide(start_child())
     story.terminate()
-    write = story.cut()
-    assert (write.outbox, write.outbox_removed, write.children) == ([], [], [])
+    mail = story.cut().mail
+    assert mail is not None
+    assert (mail.outbox, mail.outbox_removed, mail.children) == ([], [], [])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from perdure.server.core.records import ChildRecord, InboxRecord, OutboxRecord
+from perdure.server.core.records import ChildRecord, InboxRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.sqlite import batches, listings, nodes, queries
 from perdure.server.store.sqlite.bulk import SqlValue
@@ -69,14 +69,16 @@ def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
     changed.timers_removed = [(run_id, "t") for run_id in run_ids]
     changed.buffered_cleared = run_ids
     changed.buffered = [rows.buffered(run_id, 1) for run_id in run_ids]
-    changed.children = [ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids]
-    changed.children_removed = [(run_id, 5) for run_id in run_ids]
-    changed.outbox = [
-        OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids
-    ]
-    changed.outbox_removed = [(run_id, 1) for run_id in run_ids]
-    changed.inbox = [InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in run_ids]
-    changed.inbox_removed = [(run_id, rows.NAMESPACE, "w", 1) for run_id in run_ids]
+    changed.mail = MailWrite(
+        children=[ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids],
+        children_removed=[(run_id, 5) for run_id in run_ids],
+        outbox=[
+            OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids
+        ],
+        outbox_removed=[(run_id, 1) for run_id in run_ids],
+        inbox=[InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in run_ids],
+        inbox_removed=[(run_id, rows.NAMESPACE, "w", 1) for run_id in run_ids],
+    )
     changed.runs_closed = ["r1"]
     changed.runs_deleted = ["r2"]
     batches.write_batch(recorder, batches.Fence("node", 1, 2), batches.gather([changed]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.core.records import ChildRecord, OutboxRecord
+from perdure.server.core.records import ChildRecord, MailWrite, OutboxRecord
 from perdure.server.store.sqlite import SqliteStore
 from perdure.server.store.sqlite.dialect import SqliteViewDialect
 from perdure.server.store.views import views
@@ -65,15 +65,17 @@ async def shell(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         ),
     ]
     order.timers = [rows.timer("run-17", "reminder", fires_at=rows.START + 30 * rows.SECOND)]
-    order.children = [
-        ChildRecord("run-17", 9, rows.NAMESPACE, "order-17", "parcel-17", "run-p", "Parcel", 10, rows.START),
-        ChildRecord("run-17", 11, rows.NAMESPACE, "order-17", "letter-17", None, "Letter", 0, rows.START),
-    ]
-    order.outbox = [
-        OutboxRecord(
-            "run-17", 2, rows.NAMESPACE, "order-17", rows.NAMESPACE, "letter-17", "start child", 11, rows.START, b"body"
-        )
-    ]
+    order.mail = MailWrite(
+        children=[
+            ChildRecord("run-17", 9, rows.NAMESPACE, "order-17", "parcel-17", "run-p", "Parcel", 10, rows.START),
+            ChildRecord("run-17", 11, rows.NAMESPACE, "order-17", "letter-17", None, "Letter", 0, rows.START),
+        ],
+        outbox=[
+            OutboxRecord(
+                "run-17", 2, rows.NAMESPACE, "order-17", rows.NAMESPACE, "letter-17", "start child", 11, rows.START, b""
+            )
+        ],
+    )
     closed = rows.run("order-1", "run-1", status=rows.FAILED, closed_at=rows.START + rows.SECOND)
     await writer.commit(
         order, rows.write("order-1", closed), rows.write("order-2", rows.run("order-2", "run-2", task_state="none"))

@@ -21,14 +21,13 @@ from temporalio.api.history.v1 import (
     ChildWorkflowExecutionStartedEventAttributes,
     ChildWorkflowExecutionTerminatedEventAttributes,
     ChildWorkflowExecutionTimedOutEventAttributes,
-    HistoryEvent,
     StartChildWorkflowExecutionFailedEventAttributes,
     StartChildWorkflowExecutionInitiatedEventAttributes,
 )
 
 from perdure._machine import MachineState, Table, move
 from perdure.server.core import registry
-from perdure.server.core.events import event_at
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.mail import mail_of
 from perdure.server.core.messages import Answer, Outcome, StartChildMessage
@@ -91,18 +90,18 @@ class Child:
         return self.attributes.workflow_id
 
 
-def new_child(event: HistoryEvent) -> Child:
+def new_child(event_id: int, at: int, initiated: _Initiated) -> Child:
     """Make the state of a child from its Initiated event."""
     attributes = StartChildWorkflowExecutionInitiatedEventAttributes()
-    attributes.CopyFrom(event.start_child_workflow_execution_initiated_event_attributes)
+    attributes.CopyFrom(initiated)
     for name in ("input", "memo", "search_attributes"):
         attributes.ClearField(name)
-    return Child(event.event_id, event_at(event), attributes)
+    return Child(event_id, at, attributes)
 
 
-def restored(event: HistoryEvent, record: ChildRecord) -> Child:
-    """Make the state of a child from its Initiated event and its row."""
-    child = new_child(event)
+def restored(record: ChildRecord, initiated: _Initiated) -> Child:
+    """Make the state of a child from its row and its Initiated event."""
+    child = new_child(record.initiated_event_id, record.initiated_at, initiated)
     if record.child_run_id is not None:
         move(TABLE, child, _Started)
         child.run_id = record.child_run_id
@@ -160,14 +159,14 @@ def start_failed(t: Transition, child: Child, cause: _Cause.ValueType = _ALREADY
 
 
 @registry.applies(_Initiated)
-def _apply_initiated(run: Run, event: HistoryEvent, attributes: _Initiated) -> None:
+def _apply_initiated(run: Run, event: Event, attributes: _Initiated) -> None:
     mail = mail_of(run)
-    mail.children[event.event_id] = new_child(event)
+    mail.children[event.event_id] = new_child(event.event_id, event.at, attributes)
     mail.changed_children.add(event.event_id)
 
 
 @registry.applies(_Started)
-def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
+def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     mail = mail_of(run)
     child = mail.children[attributes.initiated_event_id]
     move(TABLE, child, _Started)
@@ -178,32 +177,32 @@ def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
 
 
 @registry.applies(_StartFailed)
-def _apply_start_failed(run: Run, event: HistoryEvent, attributes: _StartFailed) -> None:
+def _apply_start_failed(run: Run, event: Event, attributes: _StartFailed) -> None:
     _remove(run, attributes.initiated_event_id, _StartFailed)
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     _remove(run, attributes.initiated_event_id, _Completed)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     _remove(run, attributes.initiated_event_id, _Failed)
 
 
 @registry.applies(_Canceled)
-def _apply_canceled(run: Run, event: HistoryEvent, attributes: _Canceled) -> None:
+def _apply_canceled(run: Run, event: Event, attributes: _Canceled) -> None:
     _remove(run, attributes.initiated_event_id, _Canceled)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     _remove(run, attributes.initiated_event_id, _TimedOut)
 
 
 @registry.applies(_Terminated)
-def _apply_terminated(run: Run, event: HistoryEvent, attributes: _Terminated) -> None:
+def _apply_terminated(run: Run, event: Event, attributes: _Terminated) -> None:
     _remove(run, attributes.initiated_event_id, _Terminated)
 
 

@@ -15,7 +15,6 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import CancelExternalWorkflowExecutionFailedCause, CommandType
 from temporalio.api.history.v1 import (
     ExternalWorkflowExecutionCancelRequestedEventAttributes,
-    HistoryEvent,
     RequestCancelExternalWorkflowExecutionFailedEventAttributes,
     RequestCancelExternalWorkflowExecutionInitiatedEventAttributes,
 )
@@ -24,6 +23,7 @@ from perdure._machine import MachineState, Table, move
 from perdure.server.core import registry
 from perdure.server.core.checks import cancel_of_new_child, check_cancel_external, too_many_external_cancels
 from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.mail import mail_of, send
 from perdure.server.core.messages import Answer, CancelMessage, Outcome
@@ -67,11 +67,11 @@ class ExternalCancel:
     state: State = State.INITIATED
 
 
-def new_external_cancel(event: HistoryEvent) -> ExternalCancel:
+def new_external_cancel(event_id: int, initiated: _Initiated) -> ExternalCancel:
     """Make the state of a request from its Initiated event."""
     attributes = RequestCancelExternalWorkflowExecutionInitiatedEventAttributes()
-    attributes.CopyFrom(event.request_cancel_external_workflow_execution_initiated_event_attributes)
-    return ExternalCancel(event.event_id, attributes)
+    attributes.CopyFrom(initiated)
+    return ExternalCancel(event_id, attributes)
 
 
 def _check(batch: CommandBatch, command: Command) -> None:
@@ -143,15 +143,15 @@ def _failed(t: Transition, pending: ExternalCancel, cause: _Cause.ValueType) -> 
 
 
 @registry.applies(_Initiated)
-def _apply_initiated(run: Run, event: HistoryEvent, attributes: _Initiated) -> None:
-    mail_of(run).external_cancels[event.event_id] = new_external_cancel(event)
+def _apply_initiated(run: Run, event: Event, attributes: _Initiated) -> None:
+    mail_of(run).external_cancels[event.event_id] = new_external_cancel(event.event_id, attributes)
 
 
 @registry.applies(_Requested)
-def _apply_requested(run: Run, event: HistoryEvent, attributes: _Requested) -> None:
+def _apply_requested(run: Run, event: Event, attributes: _Requested) -> None:
     move(TABLE, mail_of(run).external_cancels.pop(attributes.initiated_event_id), _Requested)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     move(TABLE, mail_of(run).external_cancels.pop(attributes.initiated_event_id), _Failed)

@@ -14,7 +14,6 @@ from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType, SignalExternalWorkflowExecutionFailedCause
 from temporalio.api.history.v1 import (
     ExternalWorkflowExecutionSignaledEventAttributes,
-    HistoryEvent,
     SignalExternalWorkflowExecutionFailedEventAttributes,
     SignalExternalWorkflowExecutionInitiatedEventAttributes,
 )
@@ -23,6 +22,7 @@ from perdure._machine import MachineState, Table, move
 from perdure.server.core import registry
 from perdure.server.core.checks import check_signal_external, too_many_external_signals
 from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.mail import mail_of, send
 from perdure.server.core.messages import Answer, Outcome, SignalMessage
@@ -68,13 +68,13 @@ class ExternalSignal:
     state: State = State.INITIATED
 
 
-def new_external_signal(event: HistoryEvent) -> ExternalSignal:
+def new_external_signal(event_id: int, initiated: _Initiated) -> ExternalSignal:
     """Make the state of a signal from its Initiated event."""
     attributes = SignalExternalWorkflowExecutionInitiatedEventAttributes()
-    attributes.CopyFrom(event.signal_external_workflow_execution_initiated_event_attributes)
+    attributes.CopyFrom(initiated)
     attributes.ClearField("input")
     attributes.ClearField("header")
-    return ExternalSignal(event.event_id, attributes)
+    return ExternalSignal(event_id, attributes)
 
 
 def _check(batch: CommandBatch, command: Command) -> None:
@@ -150,15 +150,15 @@ def _failed(t: Transition, pending: ExternalSignal, cause: _Cause.ValueType) -> 
 
 
 @registry.applies(_Initiated)
-def _apply_initiated(run: Run, event: HistoryEvent, attributes: _Initiated) -> None:
-    mail_of(run).external_signals[event.event_id] = new_external_signal(event)
+def _apply_initiated(run: Run, event: Event, attributes: _Initiated) -> None:
+    mail_of(run).external_signals[event.event_id] = new_external_signal(event.event_id, attributes)
 
 
 @registry.applies(_Signaled)
-def _apply_signaled(run: Run, event: HistoryEvent, attributes: _Signaled) -> None:
+def _apply_signaled(run: Run, event: Event, attributes: _Signaled) -> None:
     move(TABLE, mail_of(run).external_signals.pop(attributes.initiated_event_id), _Signaled)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     move(TABLE, mail_of(run).external_signals.pop(attributes.initiated_event_id), _Failed)

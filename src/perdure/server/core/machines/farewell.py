@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from temporalio.api.enums.v1 import ParentClosePolicy
-from temporalio.api.history.v1 import HistoryEvent
 
+from perdure.server.core.events import Event
 from perdure.server.core.machines.child import Child, State
 from perdure.server.core.mail import send, withdraw
 from perdure.server.core.messages import ChildClosedMessage, ParentClosedMessage
@@ -27,7 +27,7 @@ def children_of(run: Run) -> Sequence[Child]:
     return () if run.mail is None else list(run.mail.children.values())
 
 
-def part(t: Transition, closing_event: HistoryEvent, children: Sequence[Child]) -> None:
+def part(t: Transition, closing_event: Event, children: Sequence[Child]) -> None:
     """Send what is to be said once the closing event is recorded."""
     for child in children:
         _leave(t, child)
@@ -39,7 +39,7 @@ def part(t: Transition, closing_event: HistoryEvent, children: Sequence[Child]) 
         parent.run_id,
         start.parent_initiated_event_id,
         start.first_execution_run_id,
-        closing_event.SerializeToString(),
+        closing_event.serialize(),
     )
     send(t, WorkflowKey(start.parent_workflow_namespace_id, parent.workflow_id), body)
 

@@ -9,10 +9,10 @@ withdrawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import auto
 from typing import Final, cast
 
+import msgspec
 from temporalio.api.enums.v1 import QueryRejectCondition, QueryResultType, WorkflowExecutionStatus
 from temporalio.api.errordetails.v1 import WorkflowNotReadyFailure
 from temporalio.api.query.v1 import WorkflowQuery, WorkflowQueryResult
@@ -77,8 +77,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class PendingQuery:
+class PendingQuery(msgspec.Struct):
     """One query that has no answer yet."""
 
     query_id: str
@@ -88,11 +87,10 @@ class PendingQuery:
     """Until when it waits in the sticky queue; None where it waits in the normal one."""
 
 
-@dataclass(slots=True)
-class Queries:
+class Queries(msgspec.Struct):
     """The queries of one run, in order of arrival."""
 
-    pending: dict[str, PendingQuery] = field(default_factory=dict)
+    pending: dict[str, PendingQuery] = {}
 
 
 STICKY_ALARM: Final = "query_schedule_to_start"

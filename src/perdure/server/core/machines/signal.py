@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionSignaledEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
 from temporalio.api.workflowservice.v1 import SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 
 from perdure.server.core import registry
 from perdure.server.core.errors import InvalidArgument, NotFound
+from perdure.server.core.events import Event
 from perdure.server.core.inputs import Signal
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
@@ -60,5 +61,5 @@ def record(
 
 
 @registry.applies(WorkflowExecutionSignaledEventAttributes)
-def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionSignaledEventAttributes) -> None:
+def _apply(run: Run, event: Event, attributes: WorkflowExecutionSignaledEventAttributes) -> None:
     run.signal_count += 1

@@ -5,8 +5,7 @@ A successor is planned before its predecessor closes, since the closing event na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from temporalio.api.command.v1 import ContinueAsNewWorkflowExecutionCommandAttributes
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.enums.v1 import ContinueAsNewInitiator, RetryState
@@ -24,8 +23,7 @@ _BY_CRON = ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_CRON_SCHEDULE
 _BY_WORKFLOW = ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_WORKFLOW
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """A run that is to follow."""
 
     run_id: str

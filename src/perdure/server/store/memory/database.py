@@ -18,6 +18,7 @@ from perdure.server.core.records import (
     EntityWrite,
     EventRecord,
     InboxRecord,
+    MailWrite,
     NamespaceRecord,
     OutboxRecord,
     RunRecord,
@@ -94,7 +95,7 @@ class Change:
         self._events: dict[tuple[str, int], EventRecord] = {}
         self._current: dict[WorkflowKey, str] = {}
         self._deleted: list[str] = []
-        self._mail: list[EntityWrite] = []
+        self._mail: list[MailWrite] = []
         for write in writes:
             self._add(write)
 
@@ -113,10 +114,10 @@ class Change:
         for run_id in self._deleted:
             tables.pending.pop(run_id, None)
             tables.events.pop(run_id, None)
-        for write in self._mail:
-            self._exchange_mail(write)
+        for mail in self._mail:
+            self._exchange_mail(mail)
 
-    def _exchange_mail(self, write: EntityWrite) -> None:
+    def _exchange_mail(self, write: MailWrite) -> None:
         tables = self._tables
         for sent in write.outbox:
             tables.outbox[sent.run_id, sent.number] = sent
@@ -143,7 +144,8 @@ class Change:
         for event in write.events:
             self._add_event(event)
         self._add_pending(write)
-        self._add_mail(write)
+        if write.mail is not None:
+            self._add_mail(write.mail)
         for run_id in (*write.runs_closed, *write.runs_deleted):
             self._pending[run_id] = Pending()
         for run_id in write.runs_deleted:
@@ -195,7 +197,7 @@ class Change:
         for request in write.requests:
             self._pending_of(request.run_id).request_ids.add(request.request_id)
 
-    def _add_mail(self, write: EntityWrite) -> None:
+    def _add_mail(self, write: MailWrite) -> None:
         for child in write.children:
             _check_texts(child.child_workflow_id, child.child_workflow_type)
             self._pending_of(child.run_id).children[child.initiated_event_id] = child

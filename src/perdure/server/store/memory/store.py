@@ -14,6 +14,7 @@ from perdure.server.core.records import (
     EntityWrite,
     EventRecord,
     InboxRecord,
+    MailWrite,
     NamespaceRecord,
     OutboxRecord,
     RunRecord,
@@ -300,8 +301,14 @@ class MemoryStore:
 
 def _taken(write: EntityWrite) -> EntityWrite:
     """Copy what the caller may change after it gave the batch away; the rows other than runs cannot change."""
-    lists = {name: list(getattr(write, name)) for name in EntityWrite.__struct_fields__ if name != "key"}
-    return EntityWrite(write.key, **{**lists, "runs": [copy.copy(run) for run in write.runs]})
+    names = [name for name in EntityWrite.__struct_fields__ if name not in ("key", "mail")]
+    lists = {name: list(getattr(write, name)) for name in names}
+    mail = None if write.mail is None else _taken_mail(write.mail)
+    return EntityWrite(write.key, **{**lists, "runs": [copy.copy(run) for run in write.runs]}, mail=mail)
+
+
+def _taken_mail(mail: MailWrite) -> MailWrite:
+    return MailWrite(**{name: list(getattr(mail, name)) for name in MailWrite.__struct_fields__})
 
 
 def _as_stored(run: RunRecord) -> RunRecord:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.server.core.records import EntityWrite, RunRecord, WorkflowKey
+from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
 from perdure.server.store.interface import CommitUnknown, Fenced, StaleVersion
 from perdure.server.store.schema import (
     ACTIVITY,
@@ -86,33 +86,41 @@ def gather(writes: Sequence[EntityWrite]) -> list[Round]:
 
 def _gather_entity(into: Round, write: EntityWrite) -> None:
     into.keys.add(write.key)
-    deleted = set(write.runs_deleted)
     for run in write.runs:
-        _gather_run(into, run, is_deleted=run.run_id in deleted)
+        _gather_run(into, run, is_deleted=run.run_id in write.runs_deleted)
     into.events += write.events
-    ended = {*write.runs_closed, *write.runs_deleted}
-    if not ended:
-        into.activities += write.activities
-        into.timers += write.timers
-        into.buffered += write.buffered
-        into.requests += write.requests
-    else:
-        # What ends in the same batch need not be written first.
-        into.activities += [row for row in write.activities if row.run_id not in ended]
-        into.timers += [row for row in write.timers if row.run_id not in ended]
-        into.buffered += [row for row in write.buffered if row.run_id not in ended]
-        into.requests += [row for row in write.requests if row.run_id not in ended]
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
-    into.buffered_cleared += [(run_id,) for run_id in write.buffered_cleared]
+    into.buffered_cleared += zip(write.buffered_cleared)
+    if write.mail is not None:
+        _gather_mail(into, write.mail)
+    if write.runs_closed or write.runs_deleted:
+        _gather_end(into, write)
+        return
+    into.activities += write.activities
+    into.timers += write.timers
+    into.buffered += write.buffered
+    into.requests += write.requests
+
+
+def _gather_end(into: Round, write: EntityWrite) -> None:
+    """Gather what belongs to runs where some have ended: what ends in the same batch need not be written first."""
+    ended = {*write.runs_closed, *write.runs_deleted}
+    into.activities += [row for row in write.activities if row.run_id not in ended]
+    into.timers += [row for row in write.timers if row.run_id not in ended]
+    into.buffered += [row for row in write.buffered if row.run_id not in ended]
+    into.requests += [row for row in write.requests if row.run_id not in ended]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
-    into.children += write.children
-    into.children_removed += write.children_removed
-    into.outbox += write.outbox
-    into.outbox_removed += write.outbox_removed
-    into.inbox += write.inbox
-    into.inbox_removed += write.inbox_removed
+
+
+def _gather_mail(into: Round, mail: MailWrite) -> None:
+    into.children += mail.children
+    into.children_removed += mail.children_removed
+    into.outbox += mail.outbox
+    into.outbox_removed += mail.outbox_removed
+    into.inbox += mail.inbox
+    into.inbox_removed += mail.inbox_removed
 
 
 def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:
@@ -162,7 +170,7 @@ def _changed_row(run: RunRecord, *, is_current: bool) -> Row:
         run.run_id,
         run.stored_version,
         run.version,
-        is_current,
+        int(is_current),
         run.status,
         run.execution_at,
         run.closed_at,

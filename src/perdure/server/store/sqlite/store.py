@@ -33,6 +33,7 @@ from perdure.server.store.interface import (
     StoreMismatch,
 )
 from perdure.server.store.sqlite import batches, listings, nodes, queries
+from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.sqlite.thread import DatabaseThread
 from perdure.server.store.visibility.filter import Filter
@@ -250,6 +251,7 @@ class SqliteStore:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
+        register_adapters()
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
         try:
             for name, value in self._pragmas.items():
