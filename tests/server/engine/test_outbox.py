@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure.server.core.errors import NotFound, ServerError, Unavailable
+from perdure.server.core.errors import NotFound, Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
-from perdure.server.core.records import InboxRecord, WorkflowKey
+from perdure.server.core.records import InboxRecord, OutboxRecord, WorkflowKey
 from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import OutboxHead
@@ -24,6 +24,7 @@ class Table(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.messages: dict[tuple[str, int], Message] = {}
+        self.unreadable: list[OutboxRecord] = []
         self.inbox: list[str] = []
         self.gate = Gate()
         self.reads = 0
@@ -31,6 +32,7 @@ class Table(MemoryStore):
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
         self.reads += 1
         records = [outbox_record(message) for _, message in sorted(self.messages.items())]
+        records += self.unreadable
         await self.gate.passed()
         return OutboxHead(records[:max_messages], len(records) <= max_messages)
 
@@ -46,7 +48,7 @@ class Post:
         self.table = Table()
         self.delivered: list[tuple[str, int]] = []
         self.answers: list[Outcome] = []
-        self.errors: list[ServerError] = []
+        self.errors: list[Exception] = []
         self.delivering = Gate()
         self.acknowledging = Gate()
         self.under_way = 0
@@ -278,6 +280,40 @@ async def test_a_table_that_cannot_be_read_is_read_again() -> None:
     post.table.gate.errors.append(unavailable())
     await post.outbox.start()
     await asyncio.sleep(2)
+    assert post.delivered == [("r", 1)]
+
+
+@in_virtual_time
+async def test_more_than_there_is_room_for_may_be_sent_while_the_table_is_read() -> None:
+    post = Post(room=3)
+    post.table.gate.shut()
+    await post.outbox.start()
+    await settle()
+    for number in range(1, 11):
+        post.commit("r", number)
+    post.table.gate.open()
+    await settle()
+    assert post.delivered == [("r", number) for number in range(1, 11)]
+
+
+@in_virtual_time
+async def test_a_row_that_cannot_be_read_holds_up_nobody_else() -> None:
+    post = Post()
+    post.table.unreadable.append(OutboxRecord("bad", 1, "n", "sender", "n", "other", "signal", 5, 0, b"\xff"))
+    post.store("r", 1)
+    await post.outbox.start()
+    await settle()
+    assert post.delivered == [("r", 1)]
+
+
+@in_virtual_time
+async def test_a_bug_on_the_way_is_not_the_end_of_a_pair() -> None:
+    post = Post()
+    await post.outbox.start()
+    await settle()
+    post.errors.append(ZeroDivisionError("a bug"))
+    post.commit("r", 1)
+    await asyncio.sleep(1)
     assert post.delivered == [("r", 1)]
 
 

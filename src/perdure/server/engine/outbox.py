@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from perdure.server.core.errors import NotFound, ServerError
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, message_of
-from perdure.server.core.records import WorkflowKey
+from perdure.server.core.records import OutboxRecord, WorkflowKey
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import Store, StoreError
@@ -96,7 +96,9 @@ class Outbox:
         if self._stopped.is_set():
             return
         if self._is_refilling:
-            self._came_meanwhile.append(message)
+            # One more than there is room for says that there are too many.
+            if len(self._came_meanwhile) <= self._room:
+                self._came_meanwhile.append(message)
         elif self._has_more_on_disk or len(self._seen) >= self._room:
             # Those on the disk may be earlier ones of the same pair.
             self._has_more_on_disk = True
@@ -177,7 +179,7 @@ class Outbox:
             return True
 
     async def _refill(self) -> bool:
-        """Read the head of the table, and return whether there was anything new in it.
+        """Read the head of the table, and return whether there may be anything new in it at once.
 
         What is sent meanwhile waits, so that each pair keeps its order.
         """
@@ -193,10 +195,12 @@ class Outbox:
         came, self._came_meanwhile = self._came_meanwhile, []
         came = [message for message in came if _name(message) not in self._gone_meanwhile]
         known = self._seen | self._gone_meanwhile
-        read = [message_of(record) for record in head.records if (record.run_id, record.number) not in known]
+        new = [record for record in head.records if (record.run_id, record.number) not in known]
+        read = [message for record in new if (message := _read(record)) is not None]
         self._unsure.update({_name(message) for message in read} - {_name(message) for message in came})
-        self._has_more_on_disk = not head.is_all or len(came) > self._room
-        return self._take(read if self._has_more_on_disk else [*read, *came]) > 0
+        too_many_came = len(came) > self._room
+        self._has_more_on_disk = not head.is_all or too_many_came
+        return self._take(read if self._has_more_on_disk else [*read, *came]) > 0 or too_many_came
 
     # --- delivering ---------------------------------------------------------------------------------------------------
 
@@ -224,11 +228,12 @@ class Outbox:
         self._on_their_way.add(name)
         try:
             await self._submit_both(message)
-        except (ServerError, StoreError) as error:
+        except Exception as error:
             self._unsure.add(name)
             _logger.warning(
                 "a message is not delivered yet, trying again: %s",
                 error,
+                exc_info=None if isinstance(error, ServerError | StoreError) else error,
                 extra={"run_id": message.sender_run_id, "workflow_id": message.receiver.workflow_id},
             )
             return False
@@ -257,6 +262,15 @@ class Outbox:
                 await self._stopped.wait()
         except TimeoutError:
             return
+
+
+def _read(record: OutboxRecord) -> Message | None:
+    """Return the message of a row; one that cannot be read must not keep all others waiting for ever."""
+    try:
+        return message_of(record)
+    except Exception:
+        _logger.exception("message %d of run %s cannot be read back from its row", record.number, record.run_id)
+        return None
 
 
 def _name(message: Message) -> tuple[str, int]:
