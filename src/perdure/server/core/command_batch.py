@@ -18,7 +18,7 @@ from perdure.server.core.registry import command_rules
 from perdure.server.core.run import Run
 
 
-class IdsInUse(msgspec.Struct):
+class IdsInUse(msgspec.Struct, gc=False):
     """The ids of what is pending: those the run holds, and what the commands before have changed about them.
 
     Nothing is copied: a run may hold thousands, and most tasks touch few.
@@ -41,7 +41,7 @@ class IdsInUse(msgspec.Struct):
         self.changed[name] = False
 
 
-class CommandBatch(msgspec.Struct):
+class CommandBatch(msgspec.Struct, gc=False):
     """What the checks of one task's commands know and keep."""
 
     run: Run

@@ -28,7 +28,7 @@ from temporalio.api.workflowservice.v1 import (
 from perdure.server.core.tokens import ActivityToken, WorkflowTaskToken
 
 
-class Input(msgspec.Struct):
+class Input(msgspec.Struct, gc=False):
     """The base of all inputs. A read changes nothing; its answer still waits for what it has seen to be durable."""
 
     run_id: str

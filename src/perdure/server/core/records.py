@@ -19,7 +19,7 @@ class WorkflowKey(NamedTuple):
     workflow_id: str
 
 
-class RunRecord(msgspec.Struct):
+class RunRecord(msgspec.Struct, gc=False):
     """One row per run, rewritten by every transition of it.
 
     `version` is the row's version after this write; a store writes it only where the stored version is one less per
@@ -120,7 +120,7 @@ class RequestRecord(NamedTuple):
     request_id: str
 
 
-class EntityWrite(msgspec.Struct):
+class EntityWrite(msgspec.Struct, gc=False):
     """All that one entity changed since the last cut. Valid or nothing: a store applies all of it or none."""
 
     key: WorkflowKey

@@ -36,7 +36,7 @@ from perdure.server.core.records import (
 from perdure.server.core.run import Changes, Run
 
 
-class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
+class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     """The part of a run's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     attempt: int
@@ -64,7 +64,7 @@ class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
     retention_at: int | None
 
 
-class _ActivityState(msgspec.Struct, array_like=True):
+class _ActivityState(msgspec.Struct, gc=False, array_like=True):
     """The part of an activity's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     cancel_requested_event_id: int

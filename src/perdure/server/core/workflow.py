@@ -33,7 +33,7 @@ class Step(msgspec.Struct):
     is_dirty: bool = False
 
 
-class Workflow(msgspec.Struct):
+class Workflow(msgspec.Struct, gc=False):
     """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
 
     key: WorkflowKey

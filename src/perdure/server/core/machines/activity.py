@@ -94,7 +94,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-class Activity(msgspec.Struct):
+class Activity(msgspec.Struct, gc=False):
     """A pending activity; a closed one is no longer in its run."""
 
     scheduled_event_id: int

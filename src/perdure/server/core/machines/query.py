@@ -77,7 +77,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-class PendingQuery(msgspec.Struct):
+class PendingQuery(msgspec.Struct, gc=False):
     """One query that has no answer yet."""
 
     query_id: str
@@ -87,7 +87,7 @@ class PendingQuery(msgspec.Struct):
     """Until when it waits in the sticky queue; None where it waits in the normal one."""
 
 
-class Queries(msgspec.Struct):
+class Queries(msgspec.Struct, gc=False):
     """The queries of one run, in order of arrival."""
 
     pending: dict[str, PendingQuery] = {}
