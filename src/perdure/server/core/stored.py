@@ -75,6 +75,7 @@ class _ActivityState(msgspec.Struct, array_like=True):
     last_failure: bytes
     last_identity: str
     last_attempt_at: int
+    timeout_grace: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -236,6 +237,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         pending.last_failure,
         pending.last_identity,
         pending.last_attempt_at,
+        pending.timeout_grace,
     )
     return ActivityRecord(
         run.run_id,
@@ -346,6 +348,7 @@ def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activi
         "last_failure",
         "last_identity",
         "last_attempt_at",
+        "timeout_grace",
     ):
         setattr(pending, name, getattr(state, name))
     return pending
