@@ -17,8 +17,9 @@ from temporalio.api.workflow.v1 import OnConflictOptions
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.effects import WorkflowTaskReady
-from perdure.server.core.errors import AlreadyExists, InvalidArgument
+from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
+from perdure.server.core.replies import StartReply
 from tests.server.core.commands import SECOND, cancel_workflow, complete_workflow, fail_workflow, payloads
 from tests.server.core.story import Story
 
@@ -34,6 +35,58 @@ def open_story() -> Story:
     story = Story()
     story.start(request_id="first-request")
     return story
+
+
+# --- a repeated start whose first reply had the first workflow task ---------------------------------------------------
+
+
+def eager_story() -> tuple[Story, StartReply]:
+    story = Story()
+    return story, story.start(request_id="first-request", request_eager_execution=True)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_repeated_eager_start_gets_its_task_once_more(crashes: bool) -> None:
+    story, first = eager_story()
+    if crashes:
+        story.crash()
+    again = story.start(request_id="first-request", request_eager_execution=True)
+    assert first.eager_task is not None
+    assert again.eager_task is not None
+    assert again.eager_task.response == first.eager_task.response
+    assert again.eager_task.is_repeated
+    assert (again.eager_task.history.first_event_id, again.eager_task.history.end_event_id) == (1, 4)
+    story.complete(again.eager_task)
+    with pytest.raises(NotFound):
+        story.complete(first.eager_task)
+
+
+def test_a_repeated_start_that_does_not_ask_for_the_task_does_not_get_it() -> None:
+    story, _ = eager_story()
+    assert story.start(request_id="first-request").eager_task is None
+
+
+def test_a_task_that_was_completed_is_not_handed_out_again() -> None:
+    story, first = eager_story()
+    assert first.eager_task is not None
+    story.complete(first.eager_task)
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
+
+
+def test_the_second_task_of_a_run_is_not_handed_out_for_the_first() -> None:
+    story, first = eager_story()
+    assert first.eager_task is not None
+    story.complete(first.eager_task)
+    story.signal()
+    story.poll()
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
+
+
+def test_a_first_task_that_timed_out_is_left_to_those_who_poll() -> None:
+    story, _ = eager_story()
+    story.wait(10)
+    story.poll()
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
 
 
 # --- an open run ------------------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ _FAILED: Final = (
     _Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT,
 )
 
+_FIRST_STARTED: Final = 3
+"""The id of the first workflow task's Started event: the run's start and the task's schedule come before it."""
+
 
 def start(
     key: WorkflowKey, current: Run | None, given: Start | SignalWithStart, world: Circumstances
@@ -54,7 +57,7 @@ def _start(
     if current is None:
         return _begin(key, current, request, world, [])
     if request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        return _repeat(current, world, wants_task=request.request_eager_execution)
     if not current.is_open:
         _require_reusable(current, request.workflow_id_reuse_policy)
         return _begin(key, current, request, world, [])
@@ -107,8 +110,14 @@ def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> Wor
     return task_reply(t.run, only_new_events=False)
 
 
-def _repeat(current: Run, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    return [Transition(current, world)], StartReply(current.run_id, started=True, status=current.status)
+def _repeat(current: Run, world: Circumstances, *, wants_task: bool = False) -> tuple[list[Transition], StartReply]:
+    """Answer a repeated request as the first time; the reply that got lost may have had the first workflow task."""
+    reply = StartReply(current.run_id, started=True, status=current.status)
+    task = current.task
+    if wants_task and task.is_started and task.started_event_id == _FIRST_STARTED and not task.is_transient:
+        reply.eager_task = task_reply(current, only_new_events=False)
+        reply.eager_task.is_repeated = True
+    return [Transition(current, world)], reply
 
 
 def _use_existing(

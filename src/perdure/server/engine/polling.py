@@ -180,7 +180,7 @@ class Polling:
 def _return_of(reply: object) -> Input | None:
     if isinstance(reply, StartReply):
         reply = reply.eager_task
-    if isinstance(reply, WorkflowTaskStarted):
+    if isinstance(reply, WorkflowTaskStarted) and not reply.is_repeated:
         workflow_token = tokens.decode_workflow_task(reply.response.task_token)
         return ReturnWorkflowTask(workflow_token.run_id, workflow_token)
     if isinstance(reply, PollActivityTaskQueueResponse):

@@ -50,6 +50,8 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
     Args:
         run: The run whose task was just started.
         only_new_events: The worker has the run in its cache and needs what came since its last task.
+
+    Asked again for the same task it builds the same answer, but for queries that came in between.
     """
     task = run.task
     token = WorkflowTaskToken(
