@@ -211,8 +211,10 @@ class Story:
         *,
         run_id: str = "",
         reject: QueryRejectCondition.ValueType = QueryRejectCondition.QUERY_REJECT_CONDITION_NONE,
+        waits: float = 30,
     ) -> object:
-        return self.do(Query(run_id, query_id, WorkflowQuery(query_type="status"), reject))
+        query = WorkflowQuery(query_type="status")
+        return self.do(Query(run_id, query_id, query, reject, self.now + nanos(waits)))
 
     # --- workflow workers ---------------------------------------------------------------------------------------------
 

@@ -230,7 +230,8 @@ def _check_query(run: Run, pending: query.PendingQuery) -> None:
     state, name = pending.state, f"query {pending.query_id}"
     _require(state is not query.State.GONE, run, f"{name} has ended and is still pending")
     if state is query.State.WAITING:
-        _require(run.task.is_pending, run, f"{name} waits for a workflow task, and none is pending")
+        comes = run.task.is_pending or (run.is_open and run.waits_for_first_task)
+        _require(comes, run, f"{name} waits for a workflow task, and none is pending")
     if state is query.State.ATTACHED:
         _require(run.task.is_started, run, f"{name} went with a workflow task that no worker has")
 

@@ -274,8 +274,9 @@ class Engine:
         query_id = self.clock.new_run_id()
         future = self._queries.open(query_id)
         run_id = request.execution.run_id
+        wait_until = self.clock.now() + int((deadline - asyncio.get_running_loop().time()) * 1e9)
         try:
-            given = Query(run_id, query_id, request.query, request.query_reject_condition)
+            given = Query(run_id, query_id, request.query, request.query_reject_condition, wait_until)
             applied = await self._runner.apply(key, given)
             if isinstance(applied.reply, QueryRejected):
                 if applied.durable is not None:
