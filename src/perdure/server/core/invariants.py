@@ -284,7 +284,7 @@ def stored_difference(run: Run, restored: Run) -> str:
     """Say in what a run that was read from the store differs from the one that was written; empty if in nothing."""
     for entry in fields(Run):
         name = entry.name
-        if name in _NOT_STORED or (name == "request_ids" and not run.is_open):
+        if name in _NOT_STORED:
             continue
         live, read = getattr(run, name), getattr(restored, name)
         if name == "task":

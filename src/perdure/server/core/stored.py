@@ -112,6 +112,7 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         write.runs.append(_run_record(run))
         run.stored_version += 1
         write.events.extend(changes.events)
+        write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
         if changes.closed:
             write.runs_closed.append(run.run_id)
         else:
@@ -137,8 +138,6 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     for position in range(changes.buffered_from, len(run.buffered)):
         data = run.buffered[position].SerializeToString()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
-    for request_id in changes.requests:
-        write.requests.append(RequestRecord(run.run_id, request_id))
 
 
 def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
@@ -150,7 +149,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     """
     record = _run_record(run)
     record.stored_version = record.version
-    stored = StoredRun(record, events[0].SerializeToString())
+    stored = StoredRun(record, events[0].SerializeToString(), request_ids=sorted(run.request_ids))
     if not run.is_open:
         return stored
     for pending in run.activities.values():
@@ -160,7 +159,6 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
         stored.buffered.append(BufferedEventRecord(run.run_id, position, event.SerializeToString()))
-    stored.request_ids.extend(sorted(run.request_ids))
     return stored
 
 

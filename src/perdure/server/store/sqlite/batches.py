@@ -78,13 +78,12 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
         into.activities += write.activities
         into.timers += write.timers
         into.buffered += write.buffered
-        into.requests += write.requests
     else:
         # What ends in the same batch need not be written first.
         into.activities += [row for row in write.activities if row.run_id not in ended]
         into.timers += [row for row in write.timers if row.run_id not in ended]
         into.buffered += [row for row in write.buffered if row.run_id not in ended]
-        into.requests += [row for row in write.requests if row.run_id not in ended]
+    into.requests += write.requests if not deleted else [row for row in write.requests if row.run_id not in deleted]
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
     into.buffered_cleared += [(run_id,) for run_id in write.buffered_cleared]
@@ -301,7 +300,7 @@ def _write_parts(connection: sqlite3.Connection, rows: Round) -> None:
     _DELETE_ACTIVITIES_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_TIMERS_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.runs_closed)
-    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_closed)
+    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_deleted)
     _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
 
 
