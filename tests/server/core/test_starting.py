@@ -157,6 +157,26 @@ def test_who_uses_the_existing_run_may_attach_its_request_id_and_links() -> None
     assert story.names().count("WorkflowExecutionOptionsUpdated") == 1
 
 
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_attached_request_id_is_known_after_the_run_closed(crashes: bool) -> None:
+    story = open_story()
+    options = OnConflictOptions(attach_request_id=True)
+    story.start(request_id="attached", on_conflict_options=options, **USE_EXISTING)
+    story.terminate()
+    if crashes:
+        story.crash()
+    reply = story.start(request_id="attached", on_conflict_options=options, **USE_EXISTING)
+    assert (reply.run_id, reply.started) == (story.run.run_id, False)
+    assert reply.status == _Status.WORKFLOW_EXECUTION_STATUS_TERMINATED
+
+
+def test_the_request_id_of_a_signal_is_none_of_a_start() -> None:
+    story = open_story()
+    story.signal(request_id="signal")
+    story.terminate()
+    assert story.start(request_id="signal", **USE_EXISTING).started
+
+
 def test_the_existing_run_may_be_terminated() -> None:
     story = open_story()
     first = story.run.run_id

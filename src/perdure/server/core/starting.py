@@ -58,6 +58,8 @@ def _start(
         return _begin(key, current, request, world, [])
     if request.request_id and request.request_id == current.start_request_id:
         return _repeat(current, world, wants_task=request.request_eager_execution)
+    if request.on_conflict_options.attach_request_id and request.request_id in current.request_ids:
+        return [Transition(current, world)], StartReply(current.run_id, started=False, status=current.status)
     if not current.is_open:
         _require_reusable(current, request.workflow_id_reuse_policy)
         return _begin(key, current, request, world, [])
