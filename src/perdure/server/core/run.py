@@ -11,7 +11,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from temporalio.api.common.v1 import Memo, SearchAttributes
+from temporalio.api.common.v1 import Link, Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
@@ -76,6 +76,8 @@ class Run:
     search_attributes: SearchAttributes = field(default_factory=SearchAttributes)
     user_metadata: UserMetadata = field(default_factory=UserMetadata)
     """The summary and details of its first event."""
+    links: tuple[Link, ...] = ()
+    """Those of its first event; the run that follows carries them too."""
     activities: dict[int, Activity] = field(default_factory=dict)
     activity_ids: dict[str, int] = field(default_factory=dict)
     timers: dict[str, Timer] = field(default_factory=dict)

@@ -97,6 +97,7 @@ def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
     execution_at = at + nanos_of(attributes.first_workflow_task_backoff)
     run = Run(key, run_id, attributes, at, execution_at, WorkflowTask(), Queries())
     run.user_metadata.CopyFrom(event.user_metadata)
+    run.links = tuple(event.links)
     return run
 
 
@@ -114,6 +115,7 @@ def begin(
     run = Run(key, run_id, attributes, world.now, execution_at, WorkflowTask(), Queries())
     if user_metadata is not None:
         run.user_metadata.CopyFrom(user_metadata)
+    run.links = tuple(links)
     t = Transition(run, world)
     t.record(attributes, user_metadata=user_metadata, links=links)
     arm_timeouts(run)
