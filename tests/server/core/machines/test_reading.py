@@ -180,6 +180,43 @@ def test_an_activity_between_two_attempts() -> None:
     assert pending.last_worker_identity == "worker"
 
 
+def test_an_attempt_that_may_start_tells_the_backoff_that_would_follow_it() -> None:
+    story = started_story()
+    story.decide(schedule_activity(retry=retry_policy(initial=3, maximum=4)))
+    assert nanos_of(described_activity(story).current_retry_interval) == 3 * SECOND
+    story.fail_activity(story.poll_activity(), application_failure())
+    assert nanos_of(described_activity(story).current_retry_interval) == 3 * SECOND
+    story.wait(3)
+    pending = described_activity(story)
+    assert nanos_of(pending.current_retry_interval) == 6 * SECOND, "not cut to the maximum"
+    assert not pending.HasField("next_attempt_schedule_time")
+
+
+def test_an_activity_that_runs_or_ends_tells_no_backoff() -> None:
+    story = started_story()
+    story.decide(schedule_activity())
+    task = story.poll_activity()
+    assert not described_activity(story).HasField("current_retry_interval")
+    story.signal()
+    story.decide(cancel_activity(5))
+    story.take_back_activity(task)
+    assert not described_activity(story).HasField("current_retry_interval")
+
+
+def test_an_activity_is_described_with_its_options() -> None:
+    story = started_story()
+    policy = retry_policy(initial=3, attempts=5, fatal=("Fatal",))
+    story.decide(schedule_activity(to_close=600, to_start=60, start_to_close=30, heartbeat=10, retry=policy))
+    options = described_activity(story).activity_options
+    assert options.task_queue.name == "activities"
+    assert nanos_of(options.schedule_to_close_timeout) == 600 * SECOND
+    assert nanos_of(options.schedule_to_start_timeout) == 60 * SECOND
+    assert nanos_of(options.start_to_close_timeout) == 30 * SECOND
+    assert nanos_of(options.heartbeat_timeout) == 10 * SECOND
+    assert nanos_of(options.retry_policy.initial_interval) == 3 * SECOND
+    assert options.retry_policy.maximum_attempts == 5
+
+
 def test_an_activity_that_should_be_cancelled() -> None:
     story = started_story()
     story.decide(schedule_activity())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from google.protobuf.message import Message
+from temporalio.api.activity.v1 import ActivityOptions
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueKind
 from temporalio.api.failure.v1 import Failure
@@ -21,6 +22,7 @@ from perdure.server.core.inputs import Describe, Locate
 from perdure.server.core.machines import held_start, start
 from perdure.server.core.machines.activity import Activity, State
 from perdure.server.core.replies import HistorySlice, RunPosition
+from perdure.server.core.retry import exponential_interval
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
@@ -137,10 +139,32 @@ def _pending_activity(t: Transition, pending: Activity) -> PendingActivityInfo:
     _set_time(info.last_attempt_complete_time, pending.last_attempt_at or None)
     if pending.last_failure:
         info.last_failure.CopyFrom(Failure.FromString(pending.last_failure))
-    if pending.state is State.BACKING_OFF:
-        info.next_attempt_schedule_time.CopyFrom(timestamp_of(pending.ready_at))
-        info.current_retry_interval.CopyFrom(duration_of(pending.ready_at - pending.last_attempt_at))
+    if info.state == PendingActivityState.PENDING_ACTIVITY_STATE_SCHEDULED:
+        _tell_retry(info, pending, t.now)
+    _tell_options(info.activity_options, pending)
     return info
+
+
+def _tell_retry(info: PendingActivityInfo, pending: Activity, now: int) -> None:
+    """Tell the backoff that runs; while the attempt may start already, the one that would follow it."""
+    if now < pending.ready_at:
+        info.next_attempt_schedule_time.CopyFrom(timestamp_of(pending.ready_at))
+        interval = pending.ready_at - pending.last_attempt_at
+    else:
+        # Without regard to the policy's maximum, as Temporal shows it.
+        interval = exponential_interval(pending.retry_policy, pending.attempt)
+    info.current_retry_interval.CopyFrom(duration_of(interval))
+
+
+def _tell_options(options: ActivityOptions, pending: Activity) -> None:
+    attributes = pending.attributes
+    options.task_queue.name = options.task_queue.normal_name = pending.task_queue
+    for name in ("schedule_to_close", "schedule_to_start", "start_to_close", "heartbeat"):
+        getattr(options, f"{name}_timeout").CopyFrom(getattr(attributes, f"{name}_timeout"))
+    options.retry_policy.CopyFrom(pending.retry_policy)
+    options.retry_policy.ClearField("non_retryable_error_types")
+    if attributes.HasField("priority"):
+        options.priority.CopyFrom(attributes.priority)
 
 
 def _set_time(field: Message, at: int | None) -> None:
