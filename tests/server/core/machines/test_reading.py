@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio.api.common.v1 import Memo, Priority
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus
 from temporalio.api.sdk.v1 import UserMetadata
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
@@ -73,6 +73,20 @@ def test_a_description_of_an_open_run() -> None:
     assert time_of(extended.execution_expiration_time) == NOW + 900 * SECOND
     assert time_of(extended.run_expiration_time) == NOW + 90 * SECOND
     assert not extended.cancel_requested
+
+
+def test_a_run_without_timeouts_tells_none() -> None:
+    config = started_story().describe().execution_config
+    assert not config.HasField("workflow_execution_timeout")
+    assert not config.HasField("workflow_run_timeout")
+
+
+def test_the_request_that_started_a_run_is_told() -> None:
+    story = Story()
+    story.start(request_id="first-request")
+    [(request_id, info)] = story.describe().workflow_extended_info.request_id_infos.items()
+    assert (request_id, info.event_id, info.buffered) == ("first-request", 1, False)
+    assert info.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
 
 
 def test_a_description_of_a_closed_run() -> None:

@@ -10,14 +10,14 @@ from typing import Final
 from google.protobuf.message import Message
 from temporalio.api.activity.v1 import ActivityOptions
 from temporalio.api.common.v1 import WorkflowExecution
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, TaskQueueKind
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, TaskQueueKind
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskInfo, WorkflowExecutionInfo
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from perdure.server.core import registry
-from perdure.server.core.durations import duration_of, timestamp_of
+from perdure.server.core.durations import duration_of, nanos_of, timestamp_of
 from perdure.server.core.inputs import Describe, Locate
 from perdure.server.core.machines import held_start, start
 from perdure.server.core.machines.activity import Activity, State
@@ -43,14 +43,19 @@ def _describe(t: Transition, describe: Describe) -> DescribeWorkflowExecutionRes
     response = DescribeWorkflowExecutionResponse(workflow_execution_info=execution_info(run))
     config = response.execution_config
     config.task_queue.CopyFrom(_task_queue(run))
-    config.workflow_execution_timeout.CopyFrom(run.start.workflow_execution_timeout)
-    config.workflow_run_timeout.CopyFrom(run.start.workflow_run_timeout)
+    for name in ("workflow_execution_timeout", "workflow_run_timeout"):
+        if nanos_of(getattr(run.start, name)):
+            getattr(config, name).CopyFrom(getattr(run.start, name))
     config.default_workflow_task_timeout.CopyFrom(run.start.workflow_task_timeout)
     if run.user_metadata.ByteSize():
         config.user_metadata.CopyFrom(run.user_metadata)
     extended = response.workflow_extended_info
     extended.cancel_requested = run.cancel_requested
     extended.original_start_time.CopyFrom(timestamp_of(run.started_at))
+    if run.start_request_id:
+        request = extended.request_id_infos[run.start_request_id]
+        request.event_type = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
+        request.event_id = 1
     _set_time(extended.run_expiration_time, start.run_expires_at(run))
     _set_time(extended.execution_expiration_time, start.execution_expires_at(run))
     for pending in run.activities.values():
