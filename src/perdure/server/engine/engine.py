@@ -27,7 +27,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from perdure.server.core.effects import Effect
-from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
@@ -175,7 +175,7 @@ class Engine:
             try:
                 await self._runner.submit(key, ResumeOffers(""))
                 return
-            except Refusal:
+            except (Refusal, DataLoss):
                 return
             except (ServerError, StoreError) as error:
                 if self._committer.is_stopped:
