@@ -157,6 +157,14 @@ def test_who_uses_the_existing_run_may_attach_its_request_id_and_links() -> None
     assert story.names().count("WorkflowExecutionOptionsUpdated") == 1
 
 
+def test_conflict_options_that_attach_nothing_are_recorded_all_the_same() -> None:
+    story = open_story()
+    story.start(request_id="second-request", on_conflict_options=OnConflictOptions(), **USE_EXISTING)
+    assert not story.last(WorkflowExecutionOptionsUpdatedEventAttributes).attached_request_id
+    story.start(request_id="third-request", **USE_EXISTING)
+    assert story.names().count("WorkflowExecutionOptionsUpdated") == 1
+
+
 @pytest.mark.parametrize("crashes", [False, True])
 def test_an_attached_request_id_is_known_after_the_run_closed(crashes: bool) -> None:
     story = open_story()
@@ -260,7 +268,8 @@ def test_signal_with_start_begins_a_run_with_the_signal() -> None:
 def test_signal_with_start_repeated_is_answered_with_the_run_it_made() -> None:
     story = Story()
     run_id = story.signal_with_start(request_id="r").run_id
-    assert story.signal_with_start(request_id="r").run_id == run_id
+    again = story.signal_with_start(request_id="r")
+    assert (again.run_id, again.started) == (run_id, False)
     assert story.names().count("WorkflowExecutionSignaled") == 1
 
 

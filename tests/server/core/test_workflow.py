@@ -34,7 +34,7 @@ def test_an_unknown_workflow_is_not_found() -> None:
 
 def test_an_unknown_run_is_not_found() -> None:
     story = started_story()
-    with pytest.raises(NotFound, match=r"^workflow not found for ID: order-7 and run ID: other$"):
+    with pytest.raises(NotFound, match=r'^workflow execution not found for workflow ID "order-7" and run ID "other"$'):
         story.describe("other")
 
 

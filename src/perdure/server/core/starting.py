@@ -112,7 +112,7 @@ def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> Wor
     return task_reply(t.run, only_new_events=False)
 
 
-def _repeat(current: Run, world: Circumstances, *, wants_task: bool = False) -> tuple[list[Transition], StartReply]:
+def _repeat(current: Run, world: Circumstances, *, wants_task: bool) -> tuple[list[Transition], StartReply]:
     """Answer a repeated request as the first time; the reply that got lost may have had the first workflow task."""
     reply = StartReply(current.run_id, started=True, status=current.status)
     task = current.task
@@ -128,7 +128,7 @@ def _use_existing(
     t = Transition(current, world)
     reply = StartReply(current.run_id, started=False, status=current.status)
     options = request.on_conflict_options
-    if request.request_id in current.request_ids or not (options.attach_request_id or options.attach_links):
+    if request.request_id in current.request_ids or not request.HasField("on_conflict_options"):
         return [t], reply
     if options.attach_request_id:
         signal.remember(t, request.request_id)
@@ -174,7 +174,8 @@ def _signal_with_start(
     request = given.request
     before: list[Transition] = []
     if current is not None and request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        # Unlike for a repeated start, the reply does not say that it was started.
+        return [Transition(current, world)], StartReply(current.run_id, started=False, status=current.status)
     if current is not None and current.is_open:
         if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return _signal_existing(current, given, world)

@@ -16,6 +16,7 @@ from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
 from perdure._machine import move
 from perdure.server.core import registry
 from perdure.server.core.durations import timestamp_of
+from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import (
     FailWorkflowTask,
     ResetStickiness,
@@ -145,6 +146,8 @@ def _give_up_stickiness(t: Transition, gone: StickyWorkerGone) -> None:
 
 @registry.handles(ResetStickiness)
 def _reset_stickiness(t: Transition, reset: ResetStickiness) -> None:
-    if t.run.is_open and t.run.sticky_queue:
+    if not t.run.is_open:
+        raise NotFound("workflow execution already completed")
+    if t.run.sticky_queue:
         workflow_task.clear_stickiness(t.run)
         t.touch()
