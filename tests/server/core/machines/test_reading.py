@@ -161,6 +161,7 @@ def test_an_activity_that_waits_for_a_worker() -> None:
     assert time_of(pending.expiration_time) == NOW + 600 * SECOND
     assert (pending.attempt, pending.maximum_attempts) == (1, 3)
     assert not pending.HasField("last_started_time")
+    assert not pending.HasField("priority")
 
 
 def test_an_activity_that_a_worker_has() -> None:

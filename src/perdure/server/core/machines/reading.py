@@ -132,8 +132,9 @@ def _pending_activity(t: Transition, pending: Activity) -> PendingActivityInfo:
         attempt=pending.attempt,
         maximum_attempts=policy.maximum_attempts,
         last_worker_identity=pending.identity or pending.last_identity,
-        priority=pending.attributes.priority,
     )
+    if pending.attributes.HasField("priority"):
+        info.priority.CopyFrom(pending.attributes.priority)
     to_close = pending.deadlines[0]
     if to_close:
         info.expiration_time.CopyFrom(timestamp_of(pending.scheduled_at + to_close))
