@@ -1,7 +1,7 @@
 """The beginning of a run: its first event, its first workflow task, and when its time is over.
 
 A start delay, a cron schedule or a retry keeps the first workflow task back: then an alarm schedules it. The run
-timeout counts from the end of that backoff; the execution timeout spans all runs of a chain.
+timeout counts from the end of that backoff; the execution timeout spans all runs of a chain, and counts from the start.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def attributes_of_request(
         attributes.eager_execution_accepted = request.request_eager_execution and not backoff
     execution_timeout = nanos_of(request.workflow_execution_timeout)
     if execution_timeout:
-        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + backoff + execution_timeout))
+        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + execution_timeout))
     return attributes
 
 
