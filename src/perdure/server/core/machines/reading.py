@@ -17,7 +17,7 @@ from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskI
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from perdure.server.core import registry
-from perdure.server.core.durations import duration_of, nanos_of, timestamp_of
+from perdure.server.core.durations import duration_of, timestamp_of
 from perdure.server.core.inputs import Describe, Locate
 from perdure.server.core.machines import held_start, start
 from perdure.server.core.machines.activity import Activity, State
@@ -44,7 +44,7 @@ def _describe(t: Transition, describe: Describe) -> DescribeWorkflowExecutionRes
     config = response.execution_config
     config.task_queue.CopyFrom(_task_queue(run))
     for name in ("workflow_execution_timeout", "workflow_run_timeout"):
-        if nanos_of(getattr(run.start, name)):
+        if run.start.HasField(name):
             getattr(config, name).CopyFrom(getattr(run.start, name))
     config.default_workflow_task_timeout.CopyFrom(run.start.workflow_task_timeout)
     if run.user_metadata.ByteSize():
