@@ -78,6 +78,8 @@ from tests.server.core.step_check import StepCheck
 NOW = 1_767_225_600 * SECOND
 KEY = WorkflowKey("namespace-id", "order-7")
 QUEUE = "orders"
+EXACT = Limits(activity_timeout_grace=0)
+"""Limits under which every timeout is told the moment it is due, so that a story's times are plain numbers."""
 STICKY = "sticky-of-worker-1"
 
 T = TypeVar("T")
@@ -92,13 +94,13 @@ class Story:
     """One workflow id and the time.
 
     Args:
-        limits: The limits of its namespace.
+        limits: The limits of its namespace; without any, the defaults with exact timeouts.
         cuts: Whether what a step changed is stored right after it.
     """
 
     def __init__(self, *, limits: Limits | None = None, cuts: bool = True) -> None:
         self.now = NOW
-        self.limits = limits or Limits()
+        self.limits = limits or EXACT
         self.namespace = NamespaceRecord(KEY.namespace_id, "default", 1, "", "", {}, 86_400, NOW, {"Colour": 2})
         self.workflow = Workflow(KEY)
         self.rows = Rows()
@@ -209,8 +211,10 @@ class Story:
         *,
         run_id: str = "",
         reject: QueryRejectCondition.ValueType = QueryRejectCondition.QUERY_REJECT_CONDITION_NONE,
+        waits: float = 30,
     ) -> object:
-        return self.do(Query(run_id, query_id, WorkflowQuery(query_type="status"), reject))
+        query = WorkflowQuery(query_type="status")
+        return self.do(Query(run_id, query_id, query, reject, self.now + nanos(waits)))
 
     # --- workflow workers ---------------------------------------------------------------------------------------------
 

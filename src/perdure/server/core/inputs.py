@@ -90,6 +90,8 @@ class Query(Input):
     query_id: str
     query: WorkflowQuery
     reject_condition: QueryRejectCondition.ValueType
+    wait_until: int
+    """How long its caller waits for the answer, in nanoseconds since the epoch."""
 
 
 class WithdrawQuery(Input):

@@ -136,9 +136,12 @@ class EntityWrite(msgspec.Struct, gc=False):
     buffered: list[BufferedEventRecord] = []
     requests: list[RequestRecord] = []
     runs_closed: list[str] = []
-    """Run ids whose activities, timers, buffered events and requests are all removed, after everything above."""
+    """Run ids whose activities, timers and buffered events are all removed, after everything above.
+
+    Request ids stay as long as the history: a repeated request is answered the same before and after the close.
+    """
     runs_deleted: list[str] = []
-    """Run ids of which nothing stays: visibility, pending things and history; after everything above."""
+    """Run ids of which nothing stays: visibility, pending things, request ids and history; after everything above."""
 
 
 class StoredActivity(NamedTuple):

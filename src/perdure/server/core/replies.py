@@ -30,6 +30,8 @@ class WorkflowTaskStarted(msgspec.Struct, gc=False):
 
     response: PollWorkflowTaskQueueResponse
     history: HistorySlice
+    is_repeated: bool = False
+    """It went out with an earlier reply already, so a worker may have it: it is not taken back."""
 
 
 class QueryTask(msgspec.Struct, gc=False):

@@ -15,7 +15,7 @@ import heapq
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from temporalio.api.common.v1 import Memo, SearchAttributes
+from temporalio.api.common.v1 import Link, Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
@@ -84,6 +84,8 @@ class Run(msgspec.Struct, gc=False):
     search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
     user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
     """The summary and details of its first event."""
+    links: tuple[Link, ...] = ()
+    """Those of its first event; the run that follows carries them too."""
     activities: dict[int, Activity] = {}
     activity_ids: dict[str, int] = {}
     timers: dict[str, Timer] = {}

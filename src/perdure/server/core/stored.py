@@ -76,6 +76,7 @@ class _ActivityState(msgspec.Struct, gc=False, array_like=True):
     last_failure: bytes
     last_identity: str
     last_attempt_at: int
+    timeout_grace: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -112,6 +113,7 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         write.runs.append(_run_record(run))
         run.stored_version += 1
         write.events.extend(changes.events)
+        write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
         if changes.closed:
             write.runs_closed.append(run.run_id)
         else:
@@ -137,8 +139,6 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     for position in range(changes.buffered_from, len(run.buffered)):
         data = run.buffered[position].serialize()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
-    for request_id in changes.requests:
-        write.requests.append(RequestRecord(run.run_id, request_id))
 
 
 def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
@@ -150,7 +150,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     """
     record = _run_record(run)
     record.stored_version = record.version
-    stored = StoredRun(record, events[0].SerializeToString())
+    stored = StoredRun(record, events[0].SerializeToString(), request_ids=sorted(run.request_ids))
     if not run.is_open:
         return stored
     for pending in run.activities.values():
@@ -160,7 +160,6 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
         stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
-    stored.request_ids.extend(sorted(run.request_ids))
     return stored
 
 
@@ -237,6 +236,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         pending.last_failure,
         pending.last_identity,
         pending.last_attempt_at,
+        pending.timeout_grace,
     )
     return ActivityRecord(
         run.run_id,
@@ -347,6 +347,7 @@ def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activi
         "last_failure",
         "last_identity",
         "last_attempt_at",
+        "timeout_grace",
     ):
         setattr(pending, name, getattr(state, name))
     return pending

@@ -74,7 +74,9 @@ class Workflow(msgspec.Struct, gc=False):
             return self.current
         run = self.runs.get(run_id)
         if run is None or run.changes.deleted:
-            raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
+            raise NotFound(
+                f'workflow execution not found for workflow ID "{self.key.workflow_id}" and run ID "{run_id}"'
+            )
         return run
 
     def _finish(self, transitions: Sequence[Transition], reply: object) -> Step:

@@ -115,7 +115,9 @@ class Change:
         for event in write.events:
             self._add_event(event)
         self._add_pending(write)
-        for run_id in (*write.runs_closed, *write.runs_deleted):
+        for run_id in write.runs_closed:
+            self._pending[run_id] = Pending(request_ids=self._pending_of(run_id).request_ids)
+        for run_id in write.runs_deleted:
             self._pending[run_id] = Pending()
         for run_id in write.runs_deleted:
             self._runs[run_id] = None
