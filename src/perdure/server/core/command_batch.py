@@ -18,6 +18,15 @@ from perdure.server.core.registry import command_rules
 from perdure.server.core.run import Run
 
 
+class Outgoing(msgspec.Struct, gc=False):
+    """How many messages to other workflows will be pending, and which children this task starts."""
+
+    children: int = 0
+    external_signals: int = 0
+    external_cancels: int = 0
+    new_children: set[str] = set()
+
+
 class IdsInUse(msgspec.Struct, gc=False):
     """The ids of what is pending: those the run holds, and what the commands before have changed about them.
 
@@ -57,6 +66,19 @@ class CommandBatch(msgspec.Struct, gc=False):
     buffered_left: int
     retracted_timers: set[str] = set()
     """Timers that fired into the buffer and are cancelled by this task."""
+    _outgoing: Outgoing | None = None
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the run has to do with other workflows; counted for the first command that asks."""
+        if self._outgoing is None:
+            mail = self.run.mail
+            self._outgoing = Outgoing()
+            if mail is not None:
+                self._outgoing.children = len(mail.children)
+                self._outgoing.external_signals = len(mail.external_signals)
+                self._outgoing.external_cancels = len(mail.external_cancels)
+        return self._outgoing
 
 
 def check_commands(

@@ -10,6 +10,7 @@ import msgspec
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.query.v1 import WorkflowQueryResult
 
+from perdure.server.core.messages import Message
 from perdure.server.core.records import WorkflowKey
 
 
@@ -78,6 +79,28 @@ class HistoryGrowsLarge(msgspec.Struct, gc=False):
     size_bytes: int
 
 
+class MessageSent(msgspec.Struct):
+    """A message to another workflow id waits to be delivered."""
+
+    message: Message
+
+
+class MessageWithdrawn(msgspec.Struct):
+    """A message need not be delivered any more."""
+
+    sender_run_id: str
+    receiver: WorkflowKey
+    number: int
+
+
 Effect = (
-    WorkflowTaskReady | ActivityTaskReady | QueryReady | QueryAnswered | AlarmSet | HistoryAdvanced | HistoryGrowsLarge
+    WorkflowTaskReady
+    | ActivityTaskReady
+    | QueryReady
+    | QueryAnswered
+    | AlarmSet
+    | HistoryAdvanced
+    | HistoryGrowsLarge
+    | MessageSent
+    | MessageWithdrawn
 )

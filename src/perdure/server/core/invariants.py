@@ -17,9 +17,10 @@ from temporalio.api.history.v1 import HistoryEvent
 from perdure._machine import IllegalMove
 from perdure.server.core.errors import InvariantBroken
 from perdure.server.core.events import attributes_of, event_of
-from perdure.server.core.machines import activity, closure, query, start, timer, workflow_task
+from perdure.server.core.machines import activity, child, closure, query, start, timer, workflow_task
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.mail import Mail
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.registry import alarm_rules
 from perdure.server.core.run import Run, apply
@@ -129,6 +130,16 @@ def recorded(run: Run) -> dict[str, object]:
         )
         for scheduled_event_id, pending in run.activities.items()
     }
+    mail = run.mail or Mail()
+    facts["children"] = {
+        initiated_event_id: (pending.attributes, pending.initiated_at, pending.state, pending.run_id)
+        for initiated_event_id, pending in mail.children.items()
+    }
+    facts["started events of children"] = {
+        initiated_event_id: pending.started_event_id for initiated_event_id, pending in mail.children.items()
+    }
+    facts["external signals"] = {event_id: pending.attributes for event_id, pending in mail.external_signals.items()}
+    facts["external cancels"] = {event_id: pending.attributes for event_id, pending in mail.external_cancels.items()}
     return facts
 
 
@@ -219,12 +230,28 @@ def _check_nothing_waits_for_nobody(run: Run) -> None:
         )
         if pending.state is not activity.State.SCHEDULED:
             _require_alarm(run, activity.ALARM, scheduled_event_id, f"a {pending.state.name} activity")
+    if run.mail is not None:
+        _check_messages(run, run.mail)
     for pending_timer in run.timers.values():
         _require_alarm(run, timer.ALARM, pending_timer.alarm_key, "a timer")
     if not run.is_open and not run.changes.deleted:
         _require_alarm(run, closure.RETENTION_ALARM, 0, "a closed run")
     for pending_query in run.queries.pending.values():
         _check_query(run, pending_query)
+
+
+def _check_messages(run: Run, mail: Mail) -> None:
+    """Whatever waits for an answer has a message in flight. A started child has its own: it says when it closes."""
+    numbers = [signal.message for signal in mail.external_signals.values()]
+    numbers += [cancel.message for cancel in mail.external_cancels.values()]
+    for pending_child in mail.children.values():
+        _require(pending_child.state is not child.State.CLOSED, run, "a child is closed and pending")
+        if pending_child.state is child.State.INITIATED:
+            numbers.append(pending_child.message)
+        else:
+            _require(bool(pending_child.run_id), run, "a child has started and its run is not known")
+    _require(all(0 < number <= mail.sent for number in numbers), run, f"messages {numbers} are not in flight")
+    _require(len(set(numbers)) == len(numbers), run, f"two things wait for the same message: {numbers}")
 
 
 def _check_query(run: Run, pending: query.PendingQuery) -> None:
@@ -287,6 +314,8 @@ def stored_difference(run: Run, restored: Run) -> str:
         if name in _NOT_STORED:
             continue
         live, read = getattr(run, name), getattr(restored, name)
+        if name == "mail":
+            live, read = live or Mail(), read or Mail()
         if name == "task":
             live, read = _storable_task(live), _storable_task(read)
         if live != read:

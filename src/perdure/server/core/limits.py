@@ -69,6 +69,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     pending_activities: int = 2_000
     """Pending activities from which on scheduling one more fails the workflow task."""
+    pending_child_workflows: int = 2_000
+    """Pending child workflows from which on starting one more fails the workflow task."""
+    pending_external_signals: int = 2_000
+    """Pending signals to other workflows from which on sending one more fails the workflow task."""
+    pending_external_cancels: int = 2_000
+    """Pending cancel requests to other workflows from which on sending one more fails the workflow task."""
     signals_per_execution: int = 10_000
     """Signals one run takes in all."""
     buffered_events_count: int = 100

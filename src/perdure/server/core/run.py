@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from perdure.server.core.machines.query import Queries
     from perdure.server.core.machines.timer import Timer
     from perdure.server.core.machines.workflow_task import WorkflowTask
+    from perdure.server.core.mail import Mail
 
 RUNNING: Final = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
 
@@ -38,6 +39,7 @@ NOT_IN_HISTORY: Final = (
     "buffered events, until they are flushed",
     "request ids of signals and cancel requests",
     "transition count, row versions, alarms",
+    "messages: their numbers, and which are not acknowledged",
 )
 
 
@@ -98,6 +100,8 @@ class Run(msgspec.Struct, gc=False):
     """Whether a workflow task was ever scheduled: until then the first-task backoff holds."""
     successor_run_id: str = ""
     build_id: str = ""
+    mail: Mail | None = None
+    """What it has to do with other workflow ids; None until it first has."""
 
     # --- not in history -----------------------------------------------------------------------------------------------
     buffered: list[Event] = []

@@ -22,6 +22,7 @@ from perdure.server.core.machines.timer import ALARM as TIMER_ALARM
 from perdure.server.core.machines.timer import Timer
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.mail import mail_of, mail_write, take_mail
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
@@ -34,6 +35,7 @@ from perdure.server.core.records import (
     WorkflowKey,
 )
 from perdure.server.core.run import Changes, Run
+from perdure.server.core.stored_mail import restore_pending, store_pending
 
 
 class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
@@ -62,6 +64,7 @@ class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     build_id: str
     start_request_id: str
     retention_at: int | None
+    messages_sent: int = 0
 
 
 class _ActivityState(msgspec.Struct, gc=False, array_like=True):
@@ -106,6 +109,9 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         if not changes.is_dirty:
             continue
         run.changes = Changes(buffered_from=len(run.buffered))
+        if run.mail is not None:
+            # Also of a run that is deleted: its messages outlive it.
+            take_mail(mail_write(write), run, run.mail)
         if changes.deleted:
             write.runs_deleted.append(run.run_id)
             if not run.stored_version:
@@ -160,6 +166,8 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
         stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
+    if run.mail is not None:
+        store_pending(stored, run, run.mail, events)
     return stored
 
 
@@ -221,6 +229,7 @@ def _run_state(run: Run) -> _RunState:
         run.build_id,
         run.start_request_id,
         run.retention_at,
+        0 if run.mail is None else run.mail.sent,
     )
 
 
@@ -270,6 +279,8 @@ def restore(stored: StoredRun) -> Run:
     event = HistoryEvent.FromString(stored.started_event)
     run = start.new_run(WorkflowKey(record.namespace_id, record.workflow_id), record.run_id, event)
     _restore_row(run, record)
+    if stored.children or stored.messages:
+        restore_pending(run, stored)
     for row in stored.activities:
         pending = _restore_activity(row.record, HistoryEvent.FromString(row.scheduled_event))
         run.activities[pending.scheduled_event_id] = pending
@@ -326,6 +337,8 @@ def _restore_row(run: Run, record: RunRecord) -> None:
         "retention_at",
     ):
         setattr(run, name, getattr(state, name))
+    if state.messages_sent:
+        mail_of(run).sent = state.messages_sent
 
 
 def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activity:

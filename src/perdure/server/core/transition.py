@@ -19,6 +19,12 @@ from temporalio.api.history.v1 import (
     ActivityTaskFailedEventAttributes,
     ActivityTaskStartedEventAttributes,
     ActivityTaskTimedOutEventAttributes,
+    ChildWorkflowExecutionCanceledEventAttributes,
+    ChildWorkflowExecutionCompletedEventAttributes,
+    ChildWorkflowExecutionFailedEventAttributes,
+    ChildWorkflowExecutionStartedEventAttributes,
+    ChildWorkflowExecutionTerminatedEventAttributes,
+    ChildWorkflowExecutionTimedOutEventAttributes,
 )
 from temporalio.api.sdk.v1 import UserMetadata
 
@@ -91,6 +97,14 @@ CLOSES_ACTIVITY: Final = (
     ActivityTaskFailedEventAttributes,
     ActivityTaskTimedOutEventAttributes,
     ActivityTaskCanceledEventAttributes,
+)
+
+_CLOSES_CHILD: Final = (
+    ChildWorkflowExecutionCompletedEventAttributes,
+    ChildWorkflowExecutionFailedEventAttributes,
+    ChildWorkflowExecutionTimedOutEventAttributes,
+    ChildWorkflowExecutionCanceledEventAttributes,
+    ChildWorkflowExecutionTerminatedEventAttributes,
 )
 
 
@@ -188,7 +202,7 @@ class Transition(msgspec.Struct, gc=False):
     def flush_buffered(self) -> bool:
         """Append what was buffered, closing events last; return whether there was anything.
 
-        The pair of Started and closing event of an activity is joined here, since a buffered event has no id yet.
+        The Started and the closing event of an activity or a child are joined here: a buffered event has no id yet.
         """
         run = self.run
         if not run.buffered:
@@ -199,6 +213,10 @@ class Transition(msgspec.Struct, gc=False):
             self._append(event)
             if isinstance(event.attributes, ActivityTaskStartedEventAttributes):
                 started_ids[event.attributes.scheduled_event_id] = event.event_id
+            elif run.mail is not None and isinstance(event.attributes, ChildWorkflowExecutionStartedEventAttributes):
+                initiated_event_id = event.attributes.initiated_event_id
+                started_ids[initiated_event_id] = event.event_id
+                run.mail.child_got_its_started_event(initiated_event_id, event.event_id)
         run.buffered.clear()
         run.changes.buffered_cleared = True
         run.changes.buffered_from = 0
@@ -261,6 +279,8 @@ def _join_to_started(event: Event, started_ids: dict[int, int]) -> None:
         started = started_ids.get(attributes.scheduled_event_id)
         if started is not None:
             attributes.started_event_id = started
+    elif isinstance(attributes, _CLOSES_CHILD):
+        attributes.started_event_id = started_ids.get(attributes.initiated_event_id, attributes.started_event_id)
 
 
 def is_buffered_type(attributes_class: type) -> bool:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.server.core import enforcement, machines, starting
+from perdure.server.core import delivery, enforcement, machines, starting
 from perdure.server.core.effects import Effect
 from perdure.server.core.errors import NotFound
-from perdure.server.core.inputs import Input, SignalWithStart, Start
+from perdure.server.core.inputs import Acknowledge, Deliver, Input, SignalWithStart, Start
 from perdure.server.core.machines import held_start, query
+from perdure.server.core.mail import mail_write
 from perdure.server.core.records import EntityWrite, WorkflowKey
 from perdure.server.core.registry import input_handlers
 from perdure.server.core.run import Run
@@ -39,6 +40,8 @@ class Workflow(msgspec.Struct, gc=False):
     key: WorkflowKey
     current: Run | None = None
     runs: dict[str, Run] = {}
+    notes: delivery.Notes | None = None
+    """What came and went between this id and others since the last cut."""
     leaving: set[str] = set()
     """Runs that are deleted; until that is durable the store still has them, and they must not come back from there."""
 
@@ -60,12 +63,37 @@ class Workflow(msgspec.Struct, gc=False):
         """
         handler = input_handlers.get(type(given))
         if handler is None:
+            if isinstance(given, Deliver | Acknowledge):
+                return self._exchange(given, world)
             assert isinstance(given, Start | SignalWithStart), "every other input is handled by a machine"
             transitions, start_reply = starting.start(self.key, self.current, given, world)
             return self._finish(transitions, start_reply)
         transition = Transition(self._find(given.run_id), world, world.now)
         reply = handler(transition, given)
         return self._finish((transition,), reply)
+
+    def _exchange(self, given: Deliver | Acknowledge, world: Circumstances) -> Step:
+        """Take in a message, or the answer to one; what is noted of it belongs to the id, not to a run."""
+        target = self._named(given.run_id)
+        if isinstance(given, Deliver):
+            transitions, answer = delivery.deliver(self.key, target, given, world)
+            step = self._finish(transitions, answer)
+            if step.is_dirty:
+                self._note().inbox.append(delivery.inbox_record(given.message, answer))
+            return step
+        step = self._finish(delivery.acknowledge(target, given, world), None)
+        self._note().acknowledged.append(given.message)
+        step.is_dirty = True
+        return step
+
+    def _note(self) -> delivery.Notes:
+        if self.notes is None:
+            self.notes = delivery.Notes()
+        return self.notes
+
+    def _named(self, run_id: str) -> Run | None:
+        run = self.runs.get(run_id) if run_id else self.current
+        return None if run is None or run.changes.deleted else run
 
     def _find(self, run_id: str) -> Run:
         if not run_id:
@@ -107,6 +135,9 @@ class Workflow(msgspec.Struct, gc=False):
     def take_write(self) -> EntityWrite:
         """Return all that changed since the last cut, as rows; deleted runs leave memory with it."""
         write = take_write(self.key, list(self.runs.values()))
+        if self.notes is not None:
+            self.notes.take(mail_write(write))
+            self.notes = None
         for run_id in write.runs_deleted:
             del self.runs[run_id]
             self.leaving.add(run_id)

@@ -27,6 +27,8 @@ _RUN_BYTES: Final = 6_000
 _ACTIVITY_BYTES: Final = 2_500
 _TIMER_BYTES: Final = 400
 _REQUEST_ID_BYTES: Final = 120
+_PENDING_MESSAGE_BYTES: Final = 2_000
+"""A pending child, signal or cancel request, about as an activity."""
 _LOOK_AT_ONCE: Final = 64
 """Entities considered when the cache is too large: it costs the same however many there are."""
 
@@ -242,4 +244,5 @@ def _run_bytes(run: Run) -> int:
         + len(run.activities) * _ACTIVITY_BYTES
         + len(run.timers) * _TIMER_BYTES
         + len(run.request_ids) * _REQUEST_ID_BYTES
+        + (0 if run.mail is None else run.mail.pending * _PENDING_MESSAGE_BYTES)
     )

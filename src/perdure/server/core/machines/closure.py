@@ -41,7 +41,7 @@ from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import NotFound
 from perdure.server.core.events import NANOS_PER_SECOND, Event
 from perdure.server.core.inputs import Delete, Terminate
-from perdure.server.core.machines import successor, task_failure, workflow_task
+from perdure.server.core.machines import farewell, successor, task_failure, workflow_task
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
@@ -68,7 +68,8 @@ def close(
 ) -> None:
     """Record the closing event, last of its run, and drop what is pending."""
     run = t.run
-    t.record(closing, user_metadata=user_metadata, links=links)
+    children = farewell.children_of(run)
+    closing_event = t.record(closing, user_metadata=user_metadata, links=links)
     # What a command of the closing task brought about, such as the end of an activity it cancels, is told to nobody.
     run.buffered.clear()
     run.changes.closed = True
@@ -76,6 +77,7 @@ def close(
     run.drop_dead_alarms()
     run.arm(RETENTION_ALARM, 0)
     run.alarm_at = run.retention_at
+    farewell.part(t, closing_event, children)
 
 
 def terminate(
@@ -256,6 +258,8 @@ def _closed(run: Run, event: Event, status: WorkflowExecutionStatus.ValueType) -
     run.activities.clear()
     run.activity_ids.clear()
     run.timers.clear()
+    if run.mail is not None:
+        run.mail.drop_pending()
 
 
 @registry.applies(_Completed)

@@ -13,7 +13,12 @@ from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, TaskQueueKind
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflow.v1 import PendingActivityInfo, PendingWorkflowTaskInfo, WorkflowExecutionInfo
+from temporalio.api.workflow.v1 import (
+    PendingActivityInfo,
+    PendingChildExecutionInfo,
+    PendingWorkflowTaskInfo,
+    WorkflowExecutionInfo,
+)
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
 
 from perdure.server.core import registry
@@ -21,6 +26,7 @@ from perdure.server.core.durations import duration_of, timestamp_of
 from perdure.server.core.inputs import Describe, Locate
 from perdure.server.core.machines import held_start, start
 from perdure.server.core.machines.activity import Activity, State
+from perdure.server.core.machines.child import Child
 from perdure.server.core.replies import HistorySlice, RunPosition
 from perdure.server.core.retry import exponential_interval
 from perdure.server.core.run import Run
@@ -60,6 +66,8 @@ def _describe(t: Transition, describe: Describe) -> DescribeWorkflowExecutionRes
     _set_time(extended.execution_expiration_time, start.execution_expires_at(run))
     for pending in run.activities.values():
         response.pending_activities.append(_pending_activity(t, pending))
+    if run.mail is not None:
+        response.pending_children.extend(_pending_child(child) for child in run.mail.children.values())
     if run.task.is_pending and run.is_open:
         response.pending_workflow_task.CopyFrom(_pending_task(run))
     return response
@@ -171,6 +179,16 @@ def _tell_options(options: ActivityOptions, pending: Activity) -> None:
     options.retry_policy.ClearField("non_retryable_error_types")
     if attributes.HasField("priority"):
         options.priority.CopyFrom(attributes.priority)
+
+
+def _pending_child(child: Child) -> PendingChildExecutionInfo:
+    return PendingChildExecutionInfo(
+        workflow_id=child.workflow_id,
+        run_id=child.run_id,
+        workflow_type_name=child.attributes.workflow_type.name,
+        initiated_id=child.initiated_event_id,
+        parent_close_policy=child.attributes.parent_close_policy,
+    )
 
 
 def _set_time(field: Message, at: int | None) -> None:

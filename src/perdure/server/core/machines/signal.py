@@ -29,9 +29,15 @@ def _signal(t: Transition, signal: Signal) -> None:
 
 def require_room(t: Transition) -> None:
     """Refuse a signal where the run has taken as many as it may."""
-    limit = t.world.limits.signals_per_execution
-    if limit and t.run.signal_count >= limit:
+    if not has_room(t):
+        limit = t.world.limits.signals_per_execution
         raise InvalidArgument(f"exceeded workflow execution limit for signal events ({limit})")
+
+
+def has_room(t: Transition) -> bool:
+    """Return whether the run may take one more signal."""
+    limit = t.world.limits.signals_per_execution
+    return not limit or t.run.signal_count < limit
 
 
 def remember(t: Transition, request_id: str) -> None:

@@ -116,8 +116,18 @@ def continue_as_new(t: Transition, plan: Plan, command: ContinueAsNewWorkflowExe
     ):
         if before.HasField(kept):
             getattr(attributes, kept).CopyFrom(getattr(before, kept))
+    _stay_child(attributes, before)
     attributes.completion_callbacks.extend(before.completion_callbacks)
     _begin(t, plan, attributes)
+
+
+def _stay_child(
+    attributes: WorkflowExecutionStartedEventAttributes, before: WorkflowExecutionStartedEventAttributes
+) -> None:
+    attributes.parent_workflow_namespace = before.parent_workflow_namespace
+    attributes.parent_workflow_namespace_id = before.parent_workflow_namespace_id
+    attributes.parent_initiated_event_id = before.parent_initiated_event_id
+    attributes.parent_initiated_event_version = before.parent_initiated_event_version
 
 
 def _begin(t: Transition, plan: Plan, attributes: WorkflowExecutionStartedEventAttributes) -> None:

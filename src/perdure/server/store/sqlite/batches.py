@@ -18,9 +18,20 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.server.core.records import EntityWrite, RunRecord, WorkflowKey
+from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
 from perdure.server.store.interface import CommitUnknown, Fenced, StaleVersion
-from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, EVENT, REQUEST, RUN, TIMER, Table
+from perdure.server.store.schema import (
+    ACTIVITY,
+    BUFFERED_EVENT,
+    CHILD,
+    EVENT,
+    INBOX,
+    OUTBOX,
+    REQUEST,
+    RUN,
+    TIMER,
+    Table,
+)
 from perdure.server.store.sqlite.bulk import Bulk, SqlValue
 
 _RUNNING = 1
@@ -55,6 +66,12 @@ class Round(msgspec.Struct):
     requests: list[Row] = []
     runs_closed: list[Row] = []
     runs_deleted: list[Row] = []
+    children: list[Row] = []
+    children_removed: list[Row] = []
+    outbox: list[Row] = []
+    outbox_removed: list[Row] = []
+    inbox: list[Row] = []
+    inbox_removed: list[Row] = []
 
 
 def gather(writes: Sequence[EntityWrite]) -> list[Round]:
@@ -75,6 +92,8 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
     into.buffered_cleared += zip(write.buffered_cleared)
+    if write.mail is not None:
+        _gather_mail(into, write.mail)
     if write.runs_closed or write.runs_deleted:
         _gather_end(into, write)
         return
@@ -94,6 +113,15 @@ def _gather_end(into: Round, write: EntityWrite) -> None:
     into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
+
+
+def _gather_mail(into: Round, mail: MailWrite) -> None:
+    into.children += mail.children
+    into.children_removed += mail.children_removed
+    into.outbox += mail.outbox
+    into.outbox_removed += mail.outbox_removed
+    into.inbox += mail.inbox
+    into.inbox_removed += mail.inbox_removed
 
 
 def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:
@@ -252,6 +280,18 @@ _INSERT_BUFFERED = _insert(BUFFERED_EVENT)
 _DELETE_BUFFERED_OF_RUNS = _delete(BUFFERED_EVENT, _OF_RUN)
 _INSERT_REQUESTS = _insert(REQUEST, conflict=" ON CONFLICT DO NOTHING")
 _DELETE_REQUESTS_OF_RUNS = _delete(REQUEST, _OF_RUN)
+_UPSERT_CHILDREN = _upsert(CHILD)
+_DELETE_CHILDREN = _delete(CHILD, CHILD.primary_key)
+_INSERT_OUTBOX = _insert(OUTBOX, largest=_WIDE)
+_DELETE_OUTBOX = _delete(OUTBOX, OUTBOX.primary_key)
+_UPSERT_INBOX = _upsert(INBOX)
+_DELETE_INBOX = Bulk(
+    "DELETE FROM inbox WHERE (sender_run_id, namespace_id, workflow_id) IN"
+    " (SELECT inbox.sender_run_id, inbox.namespace_id, inbox.workflow_id FROM (VALUES {rows}) AS done CROSS JOIN inbox"
+    " WHERE inbox.sender_run_id = done.column1 AND inbox.namespace_id = done.column2"
+    " AND inbox.workflow_id = done.column3 AND inbox.number <= done.column4)",
+    4,
+)
 
 
 def write_batch(connection: sqlite3.Connection, fence: Fence, rounds: Sequence[Round]) -> None:
@@ -266,6 +306,7 @@ def write_batch(connection: sqlite3.Connection, fence: Fence, rounds: Sequence[R
         for rows in rounds:
             _write_runs(connection, rows)
             _write_parts(connection, rows)
+            _write_mail(connection, rows)
     except BaseException:
         roll_back(connection)
         raise
@@ -307,6 +348,16 @@ def _write_parts(connection: sqlite3.Connection, rows: Round) -> None:
     _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_deleted)
     _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
+
+
+def _write_mail(connection: sqlite3.Connection, rows: Round) -> None:
+    _UPSERT_CHILDREN.execute(connection, rows.children)
+    _DELETE_CHILDREN.execute(connection, rows.children_removed)
+    _INSERT_OUTBOX.execute(connection, rows.outbox)
+    _DELETE_OUTBOX.execute(connection, rows.outbox_removed)
+    # The row of the next message of a pair takes the place of the last one's: it must not go with it.
+    _DELETE_INBOX.execute(connection, rows.inbox_removed)
+    _UPSERT_INBOX.execute(connection, rows.inbox)
 
 
 def _commit(connection: sqlite3.Connection) -> None:

@@ -13,7 +13,13 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import (
+    InboxRecord,
+    NamespaceRecord,
+    RunRecord,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.store.interface import (
     Backlog,
     Batch,
@@ -21,6 +27,7 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
+    OutboxHead,
     ReadyTask,
     StoredEvent,
     StoreMismatch,
@@ -176,6 +183,16 @@ class SqliteStore:
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         """See `Store.due_alarms`."""
         return await self._reader.run(lambda connection: queries.due_alarms(connection, before, limit))
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        """See `Store.read_outbox`."""
+        return await self._reader.run(lambda connection: queries.read_outbox(connection, max_messages, max_bytes))
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        """See `Store.read_inbox`."""
+        return await self._reader.run(lambda connection: queries.read_inbox(connection, receiver, sender_run_id))
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 
