@@ -79,6 +79,8 @@ from tests.server.core.step_check import StepCheck
 NOW = 1_767_225_600 * SECOND
 KEY = WorkflowKey("namespace-id", "order-7")
 QUEUE = "orders"
+EXACT = Limits(activity_timeout_grace=0)
+"""Limits under which every timeout is told the moment it is due, so that a story's times are plain numbers."""
 STICKY = "sticky-of-worker-1"
 
 T = TypeVar("T")
@@ -93,7 +95,7 @@ class Story:
     """One workflow id and the time.
 
     Args:
-        limits: The limits of its namespace.
+        limits: The limits of its namespace; without any, the defaults with exact timeouts.
         cuts: Whether what a step changed is stored right after it.
         key: Of the workflow.
         rows: Where it is stored; None for rows of its own.
@@ -104,7 +106,7 @@ class Story:
     ) -> None:
         self.key = key
         self.now = NOW
-        self.limits = limits or Limits()
+        self.limits = limits or EXACT
         self.namespace = NamespaceRecord(KEY.namespace_id, "default", 1, "", "", {}, 86_400, NOW, {"Colour": 2})
         self.workflow = Workflow(key)
         self.rows = rows or Rows()
@@ -218,8 +220,10 @@ class Story:
         *,
         run_id: str = "",
         reject: QueryRejectCondition.ValueType = QueryRejectCondition.QUERY_REJECT_CONDITION_NONE,
+        waits: float = 30,
     ) -> object:
-        return self.do(Query(run_id, query_id, WorkflowQuery(query_type="status"), reject))
+        query = WorkflowQuery(query_type="status")
+        return self.do(Query(run_id, query_id, query, reject, self.now + nanos(waits)))
 
     # --- workflow workers ---------------------------------------------------------------------------------------------
 

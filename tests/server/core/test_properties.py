@@ -8,6 +8,7 @@ what was not cut, answers come late, twice or by id, and alarms ring early, in t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from random import Random
 
@@ -339,7 +340,7 @@ class Life(RuleBasedStateMachine):
 
     def lose_stickiness(self) -> None:
         for given in (ResumeOffers(""), ResetStickiness(""), StickyWorkerGone("", STICKY)):
-            self.story.do(given)
+            self.attempt(partial(self.story.do, given))
 
     def teardown(self) -> None:
         """Let time run out: what waits is never stuck for ever, and what is closed is deleted in the end."""

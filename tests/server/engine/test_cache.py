@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
@@ -89,23 +88,6 @@ async def test_a_load_that_failed_is_refused_and_the_next_one_tries_again() -> N
     with pytest.raises(Unavailable):
         await cache.load(key_of("w"))
     assert (await cache.load(key_of("w"))).current is not None
-
-
-@in_virtual_time
-async def test_a_row_that_cannot_be_read_back_concerns_only_its_own_workflow(caplog: pytest.LogCaptureFixture) -> None:
-    database = await with_workflows("broken", "whole")
-    database.tables.runs[database.tables.current[key_of("broken")]].state = b"\xff"
-    cache, store = await cache_on(database)
-    store.loading.shut()
-    await started(cache.load(key_of("first")))
-    broken, whole = await started(cache.load(key_of("broken"))), await started(cache.load(key_of("whole")))
-    with caplog.at_level(logging.ERROR):
-        store.loading.open()
-        assert (await whole).current is not None
-        with pytest.raises(Unavailable):
-            await broken
-    assert "broken" in caplog.text
-    assert (await cache.load(key_of("another"))).current is None, "the loader has died"
 
 
 @in_virtual_time

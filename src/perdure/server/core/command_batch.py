@@ -18,7 +18,7 @@ from perdure.server.core.registry import command_rules
 from perdure.server.core.run import Run
 
 
-class Outgoing(msgspec.Struct):
+class Outgoing(msgspec.Struct, gc=False):
     """How many messages to other workflows will be pending, and which children this task starts."""
 
     children: int = 0
@@ -27,7 +27,7 @@ class Outgoing(msgspec.Struct):
     new_children: set[str] = set()
 
 
-class IdsInUse(msgspec.Struct):
+class IdsInUse(msgspec.Struct, gc=False):
     """The ids of what is pending: those the run holds, and what the commands before have changed about them.
 
     Nothing is copied: a run may hold thousands, and most tasks touch few.
@@ -50,7 +50,7 @@ class IdsInUse(msgspec.Struct):
         self.changed[name] = False
 
 
-class CommandBatch(msgspec.Struct):
+class CommandBatch(msgspec.Struct, gc=False):
     """What the checks of one task's commands know and keep."""
 
     run: Run

@@ -14,7 +14,7 @@ from perdure.server.core.messages import Message
 from perdure.server.core.records import WorkflowKey
 
 
-class WorkflowTaskReady(msgspec.Struct):
+class WorkflowTaskReady(msgspec.Struct, gc=False):
     """The run's workflow task waits in `task_queue`. `sticky` queues are given up when nobody polls them."""
 
     key: WorkflowKey
@@ -24,7 +24,7 @@ class WorkflowTaskReady(msgspec.Struct):
     ready_at: int
 
 
-class ActivityTaskReady(msgspec.Struct):
+class ActivityTaskReady(msgspec.Struct, gc=False):
     """An activity waits in `task_queue`."""
 
     key: WorkflowKey
@@ -34,7 +34,7 @@ class ActivityTaskReady(msgspec.Struct):
     ready_at: int
 
 
-class QueryReady(msgspec.Struct):
+class QueryReady(msgspec.Struct, gc=False):
     """A query waits for any worker of `task_queue`; there is no workflow task it could go with."""
 
     key: WorkflowKey
@@ -44,7 +44,7 @@ class QueryReady(msgspec.Struct):
     query_id: str
 
 
-class QueryAnswered(msgspec.Struct):
+class QueryAnswered(msgspec.Struct, gc=False):
     """A query has its answer, or failed for a reason of its own."""
 
     query_id: str
@@ -54,7 +54,7 @@ class QueryAnswered(msgspec.Struct):
     """Why there is no result where the worker gave none; empty otherwise."""
 
 
-class AlarmSet(msgspec.Struct):
+class AlarmSet(msgspec.Struct, gc=False):
     """The run wants to be woken at `due`, not when it said before; None: not at all."""
 
     key: WorkflowKey
@@ -64,13 +64,13 @@ class AlarmSet(msgspec.Struct):
     """Whether the index of alarms has one as early; what is only in memory, as a held start, has none there."""
 
 
-class HistoryAdvanced(msgspec.Struct):
+class HistoryAdvanced(msgspec.Struct, gc=False):
     """The run has new durable events, or is closed."""
 
     run_id: str
 
 
-class HistoryGrowsLarge(msgspec.Struct):
+class HistoryGrowsLarge(msgspec.Struct, gc=False):
     """Operators should hear of it: the run comes near the limit at which it is terminated."""
 
     key: WorkflowKey

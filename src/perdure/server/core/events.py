@@ -50,7 +50,7 @@ _SECONDS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["seconds"].numb
 _NANOS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["nanos"].number)
 
 
-class Event(msgspec.Struct):
+class Event(msgspec.Struct, gc=False):
     """A fact of a run. What it holds must not be changed once it is recorded, but for what is filled in there."""
 
     event_id: int

@@ -30,7 +30,7 @@ from perdure.server.core.records import InboxRecord
 from perdure.server.core.tokens import ActivityToken, WorkflowTaskToken
 
 
-class Input(msgspec.Struct):
+class Input(msgspec.Struct, gc=False):
     """The base of all inputs. A read changes nothing; its answer still waits for what it has seen to be durable."""
 
     run_id: str
@@ -92,6 +92,8 @@ class Query(Input):
     query_id: str
     query: WorkflowQuery
     reject_condition: QueryRejectCondition.ValueType
+    wait_until: int
+    """How long its caller waits for the answer, in nanoseconds since the epoch."""
 
 
 class WithdrawQuery(Input):

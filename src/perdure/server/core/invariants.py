@@ -258,7 +258,8 @@ def _check_query(run: Run, pending: query.PendingQuery) -> None:
     state, name = pending.state, f"query {pending.query_id}"
     _require(state is not query.State.GONE, run, f"{name} has ended and is still pending")
     if state is query.State.WAITING:
-        _require(run.task.is_pending, run, f"{name} waits for a workflow task, and none is pending")
+        comes = run.task.is_pending or (run.is_open and run.waits_for_first_task)
+        _require(comes, run, f"{name} waits for a workflow task, and none is pending")
     if state is query.State.ATTACHED:
         _require(run.task.is_started, run, f"{name} went with a workflow task that no worker has")
 
@@ -310,7 +311,7 @@ def _check_stored(run: Run, events: Sequence[HistoryEvent]) -> None:
 def stored_difference(run: Run, restored: Run) -> str:
     """Say in what a run that was read from the store differs from the one that was written; empty if in nothing."""
     for name in Run.__struct_fields__:
-        if name in _NOT_STORED or (name == "request_ids" and not run.is_open):
+        if name in _NOT_STORED:
             continue
         live, read = getattr(run, name), getattr(restored, name)
         if name == "mail":

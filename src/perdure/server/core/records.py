@@ -19,7 +19,7 @@ class WorkflowKey(NamedTuple):
     workflow_id: str
 
 
-class RunRecord(msgspec.Struct):
+class RunRecord(msgspec.Struct, gc=False):
     """One row per run, rewritten by every transition of it.
 
     `version` is the row's version after this write; a store writes it only where the stored version is one less per
@@ -164,7 +164,7 @@ class InboxRecord(NamedTuple):
     """The run it had its effect on."""
 
 
-class MailWrite(msgspec.Struct):
+class MailWrite(msgspec.Struct, gc=False):
     """What one entity changed of its dealings with other workflow ids."""
 
     children: list[ChildRecord] = []
@@ -178,7 +178,7 @@ class MailWrite(msgspec.Struct):
     """Rows to remove, by their key, unless their number is greater: a message's row goes with that of the outbox."""
 
 
-class EntityWrite(msgspec.Struct):
+class EntityWrite(msgspec.Struct, gc=False):
     """All that one entity changed since the last cut. Valid or nothing: a store applies all of it or none."""
 
     key: WorkflowKey
@@ -194,9 +194,12 @@ class EntityWrite(msgspec.Struct):
     buffered: list[BufferedEventRecord] = []
     requests: list[RequestRecord] = []
     runs_closed: list[str] = []
-    """Run ids whose activities, timers, buffered events and requests are all removed, after everything above."""
+    """Run ids whose activities, timers and buffered events are all removed, after everything above.
+
+    Request ids stay as long as the history: a repeated request is answered the same before and after the close.
+    """
     runs_deleted: list[str] = []
-    """Run ids of which nothing stays: visibility, pending things and history; after everything above."""
+    """Run ids of which nothing stays: visibility, pending things, request ids and history; after everything above."""
     mail: MailWrite | None = None
     """What the entity has to do with others; None where that is nothing."""
 

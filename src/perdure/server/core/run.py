@@ -3,6 +3,10 @@
 State changes only by applying events (`apply`), the same function that rebuilds a run from its history. What history
 does not hold is listed in `NOT_IN_HISTORY`: it is what `recorded` leaves out when a rebuilt run is compared to a live
 one. This module may hold data and look-ups; a rule in here is in the wrong file.
+
+`gc=False`, here and in the core's other data: none of it refers back to what holds it, so the search for garbage
+circles, which cost more than most functions of the engine, need not look at it. What can hold an exception or a future
+must not say so.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import heapq
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from temporalio.api.common.v1 import Memo, SearchAttributes
+from temporalio.api.common.v1 import Link, Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
@@ -43,7 +47,7 @@ _DEAD_ALARMS: Final = 64
 """How many alarms may be over behind an earlier one, besides as many as are alive, before they are looked through."""
 
 
-class Changes(msgspec.Struct):
+class Changes(msgspec.Struct, gc=False):
     """What transitions changed in a run since the last cut, by key: the rows are made from it when a batch is cut."""
 
     events: list[EventRecord] = []
@@ -58,7 +62,7 @@ class Changes(msgspec.Struct):
     deleted: bool = False
 
 
-class Run(msgspec.Struct):
+class Run(msgspec.Struct, gc=False):
     """The state of one run. Times are nanoseconds since the epoch."""
 
     key: WorkflowKey
@@ -82,6 +86,8 @@ class Run(msgspec.Struct):
     search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
     user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
     """The summary and details of its first event."""
+    links: tuple[Link, ...] = ()
+    """Those of its first event; the run that follows carries them too."""
     activities: dict[int, Activity] = {}
     activity_ids: dict[str, int] = {}
     timers: dict[str, Timer] = {}

@@ -65,6 +65,9 @@ _FAILED: Final = (
     _Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT,
 )
 
+_FIRST_STARTED: Final = 3
+"""The id of the first workflow task's Started event: the run's start and the task's schedule come before it."""
+
 
 def start(
     key: WorkflowKey, current: Run | None, given: Start | SignalWithStart, world: Circumstances
@@ -133,7 +136,9 @@ def _start(
     if current is None:
         return _begin(key, current, request, world, [], parent)
     if request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        return _repeat(current, world, wants_task=request.request_eager_execution)
+    if request.on_conflict_options.attach_request_id and request.request_id in current.request_ids:
+        return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if not current.is_open:
         _require_reusable(current, request.workflow_id_reuse_policy)
         return _begin(key, current, request, world, [], parent)
@@ -190,8 +195,14 @@ def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> Wor
     return task_reply(t.run, only_new_events=False)
 
 
-def _repeat(current: Run, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    return [Transition(current, world, world.now)], StartReply(current.run_id, started=True, status=current.status)
+def _repeat(current: Run, world: Circumstances, *, wants_task: bool) -> tuple[list[Transition], StartReply]:
+    """Answer a repeated request as the first time; the reply that got lost may have had the first workflow task."""
+    reply = StartReply(current.run_id, started=True, status=current.status)
+    task = current.task
+    if wants_task and task.is_started and task.started_event_id == _FIRST_STARTED and not task.is_transient:
+        reply.eager_task = task_reply(current, only_new_events=False)
+        reply.eager_task.is_repeated = True
+    return [Transition(current, world, world.now)], reply
 
 
 def _use_existing(
@@ -200,7 +211,7 @@ def _use_existing(
     t = Transition(current, world, world.now)
     reply = StartReply(current.run_id, started=False, status=current.status)
     options = request.on_conflict_options
-    if request.request_id in current.request_ids or not (options.attach_request_id or options.attach_links):
+    if request.request_id in current.request_ids or not request.HasField("on_conflict_options"):
         return [t], reply
     if options.attach_request_id:
         signal.remember(t, request.request_id)
@@ -246,7 +257,8 @@ def _signal_with_start(
     request = given.request
     before: list[Transition] = []
     if current is not None and request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        # Unlike for a repeated start, the reply does not say that it was started.
+        return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if current is not None and current.is_open:
         if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return _signal_existing(current, given, world)

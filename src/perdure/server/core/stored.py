@@ -38,7 +38,7 @@ from perdure.server.core.run import Changes, Run
 from perdure.server.core.stored_mail import restore_pending, store_pending
 
 
-class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
+class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     """The part of a run's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     attempt: int
@@ -67,7 +67,7 @@ class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
     messages_sent: int = 0
 
 
-class _ActivityState(msgspec.Struct, array_like=True):
+class _ActivityState(msgspec.Struct, gc=False, array_like=True):
     """The part of an activity's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     cancel_requested_event_id: int
@@ -79,6 +79,7 @@ class _ActivityState(msgspec.Struct, array_like=True):
     last_failure: bytes
     last_identity: str
     last_attempt_at: int
+    timeout_grace: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -118,6 +119,7 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         write.runs.append(_run_record(run))
         run.stored_version += 1
         write.events.extend(changes.events)
+        write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
         if changes.closed:
             write.runs_closed.append(run.run_id)
         else:
@@ -143,8 +145,6 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     for position in range(changes.buffered_from, len(run.buffered)):
         data = run.buffered[position].serialize()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
-    for request_id in changes.requests:
-        write.requests.append(RequestRecord(run.run_id, request_id))
 
 
 def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
@@ -156,7 +156,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     """
     record = _run_record(run)
     record.stored_version = record.version
-    stored = StoredRun(record, events[0].SerializeToString())
+    stored = StoredRun(record, events[0].SerializeToString(), request_ids=sorted(run.request_ids))
     if not run.is_open:
         return stored
     for pending in run.activities.values():
@@ -166,7 +166,6 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
         stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
-    stored.request_ids.extend(sorted(run.request_ids))
     if run.mail is not None:
         store_pending(stored, run, run.mail, events)
     return stored
@@ -246,6 +245,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         pending.last_failure,
         pending.last_identity,
         pending.last_attempt_at,
+        pending.timeout_grace,
     )
     return ActivityRecord(
         run.run_id,
@@ -360,6 +360,7 @@ def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activi
         "last_failure",
         "last_identity",
         "last_attempt_at",
+        "timeout_grace",
     ):
         setattr(pending, name, getattr(state, name))
     return pending

@@ -108,7 +108,7 @@ _CLOSES_CHILD: Final = (
 )
 
 
-class Circumstances(msgspec.Struct):
+class Circumstances(msgspec.Struct, gc=False):
     """What a step is given of the world: the time, fresh ids, the namespace and its limits."""
 
     now: int
@@ -118,7 +118,7 @@ class Circumstances(msgspec.Struct):
     limits: Limits
 
 
-class Transition(msgspec.Struct):
+class Transition(msgspec.Struct, gc=False):
     """One step of one run."""
 
     run: Run
@@ -248,7 +248,9 @@ class Transition(msgspec.Struct):
         run = self.run
         event_id = event.event_id = run.next_event_id
         data = event.data or event.serialize()
-        run.changes.events.append(EventRecord(run.run_id, event_id, event.event_type, event.at, data))
+        # Made without the constructor that named tuples are given, a Python function: it costs as much as the rest.
+        record = tuple.__new__(EventRecord, (run.run_id, event_id, event.event_type, event.at, data))
+        run.changes.events.append(record)
         run.next_event_id = event_id + 1
         run.history_size_bytes += len(data)
         run.tail.append(data)

@@ -34,7 +34,7 @@ class Step(msgspec.Struct):
     is_dirty: bool = False
 
 
-class Workflow(msgspec.Struct):
+class Workflow(msgspec.Struct, gc=False):
     """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
 
     key: WorkflowKey
@@ -102,7 +102,9 @@ class Workflow(msgspec.Struct):
             return self.current
         run = self.runs.get(run_id)
         if run is None or run.changes.deleted:
-            raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
+            raise NotFound(
+                f'workflow execution not found for workflow ID "{self.key.workflow_id}" and run ID "{run_id}"'
+            )
         return run
 
     def _finish(self, transitions: Sequence[Transition], reply: object) -> Step:

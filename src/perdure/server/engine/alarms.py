@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.records import WorkflowKey
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
@@ -131,6 +131,9 @@ class Alarms:
             await self._ring(key, run_id)
         except Refusal:
             # The run is gone: an alarm for nobody.
+            return
+        except DataLoss:
+            # Nobody can tell what is due; the index brings it back with the next look, should the rows be mended.
             return
         except (ServerError, StoreError) as error:
             _logger.warning(

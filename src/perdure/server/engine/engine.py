@@ -27,7 +27,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from perdure.server.core.effects import Effect
-from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
@@ -183,7 +183,7 @@ class Engine:
             try:
                 await self._runner.submit(key, ResumeOffers(""))
                 return
-            except Refusal:
+            except (Refusal, DataLoss):
                 return
             except (ServerError, StoreError) as error:
                 if self._committer.is_stopped:
@@ -284,8 +284,9 @@ class Engine:
         query_id = self.clock.new_run_id()
         future = self._queries.open(query_id)
         run_id = request.execution.run_id
+        wait_until = self.clock.now() + int((deadline - asyncio.get_running_loop().time()) * 1e9)
         try:
-            given = Query(run_id, query_id, request.query, request.query_reject_condition)
+            given = Query(run_id, query_id, request.query, request.query_reject_condition, wait_until)
             applied = await self._runner.apply(key, given)
             if isinstance(applied.reply, QueryRejected):
                 if applied.durable is not None:

@@ -7,6 +7,9 @@ away before it had the reply, the start is taken back and the same attempt is of
 Races: an answer may come after the attempt timed out and the next one started; it carries the attempt and the nonce of
 its start and is refused. A cancel request is only a flag that the next heartbeat carries; if no worker has the activity
 it is cancelled at once.
+
+The timeouts of a started attempt are told a little late: a worker may answer until the last moment, and its answer
+needs a moment to arrive. Workers are told the deadlines as they were asked for; what nobody started times out at once.
 """
 
 from __future__ import annotations
@@ -94,7 +97,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-class Activity(msgspec.Struct):
+class Activity(msgspec.Struct, gc=False):
     """A pending activity; a closed one is no longer in its run."""
 
     scheduled_event_id: int
@@ -122,6 +125,8 @@ class Activity(msgspec.Struct):
     """When the last attempt ended, for describing it."""
     deadlines: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Schedule to close, schedule to start, start to close, heartbeat: durations, 0 for none."""
+    timeout_grace: int = 0
+    """How late the timeouts of the present attempt are told while a worker has it; it keeps what it started with."""
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -165,6 +170,7 @@ def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str
     activity.nonce = t.world.new_nonce()
     activity.request_id = request_id
     activity.identity = identity
+    activity.timeout_grace = t.world.limits.activity_timeout_grace
     t.touch_activity(scheduled_event_id)
     t.run.arm(ALARM, scheduled_event_id)
     return _poll_response(t, activity)
@@ -292,8 +298,9 @@ _HEARTBEAT: Final = TimeoutType.TIMEOUT_TYPE_HEARTBEAT
 
 
 def next_deadline(activity: Activity) -> tuple[int, TimeoutType.ValueType] | None:
-    """Return the first timeout that is running and when it is due, None if none is.
+    """Return the first timeout that is running and when it is told, None if none is.
 
+    The one place that knows of the grace: both the alarm and the check that it is still valid ask here.
     Of two that are due at once the one listed first here counts: an eager activity starts as it is scheduled, and what
     its caller bounded is then schedule-to-close, from which start-to-close has its default.
     """
@@ -303,13 +310,18 @@ def next_deadline(activity: Activity) -> tuple[int, TimeoutType.ValueType] | Non
         running.append((activity.ready_at + to_start, _TO_START))
     if to_close:
         running.append((activity.scheduled_at + to_close, _TO_CLOSE))
+    grace = 0
     if activity.state is State.STARTED:
+        grace = activity.timeout_grace
         if start_to_close:
             running.append((activity.started_at + start_to_close, _START_TO_CLOSE))
         if heartbeat:
             last = max(activity.started_at, activity.heartbeat_at)
             running.append((last + heartbeat, _HEARTBEAT))
-    return min(running, key=itemgetter(0)) if running else None
+    if not running:
+        return None
+    due, timeout_type = min(running, key=itemgetter(0))
+    return due + grace, timeout_type
 
 
 def _due_at(run: Run, key: int | str) -> int | None:

@@ -14,6 +14,7 @@ from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
 from perdure._machine import move
 from perdure.server.core import registry
 from perdure.server.core.durations import set_time
+from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import (
     FailWorkflowTask,
     ResetStickiness,
@@ -48,6 +49,8 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
     Args:
         run: The run whose task was just started.
         only_new_events: The worker has the run in its cache and needs what came since its last task.
+
+    Asked again for the same task it builds the same answer, but for queries that came in between.
     """
     task = run.task
     token = WorkflowTaskToken(
@@ -145,6 +148,8 @@ def _give_up_stickiness(t: Transition, gone: StickyWorkerGone) -> None:
 
 @registry.handles(ResetStickiness)
 def _reset_stickiness(t: Transition, reset: ResetStickiness) -> None:
-    if t.run.is_open and t.run.sticky_queue:
+    if not t.run.is_open:
+        raise NotFound("workflow execution already completed")
+    if t.run.sticky_queue:
         workflow_task.clear_stickiness(t.run)
         t.touch()

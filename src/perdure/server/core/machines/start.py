@@ -1,7 +1,7 @@
 """The beginning of a run: its first event, its first workflow task, and when its time is over.
 
 A start delay, a cron schedule or a retry keeps the first workflow task back: then an alarm schedules it. The run
-timeout counts from the end of that backoff; the execution timeout spans all runs of a chain.
+timeout counts from the end of that backoff; the execution timeout spans all runs of a chain, and counts from the start.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def attributes_of_request(
         attributes.eager_execution_accepted = request.request_eager_execution and not backoff
     execution_timeout = nanos_of(request.workflow_execution_timeout)
     if execution_timeout:
-        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + backoff + execution_timeout))
+        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + execution_timeout))
     return attributes
 
 
@@ -96,6 +96,7 @@ def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
     attributes.CopyFrom(event.workflow_execution_started_event_attributes)
     run = _run_of(key, run_id, attributes, event_at(event))
     run.user_metadata.CopyFrom(event.user_metadata)
+    run.links = tuple(event.links)
     return run
 
 
@@ -129,6 +130,7 @@ def begin(
     run = _run_of(key, run_id, attributes, world.now)
     if user_metadata is not None:
         run.user_metadata.CopyFrom(user_metadata)
+    run.links = tuple(links)
     t = Transition(run, world, world.now)
     t.record(attributes, user_metadata=user_metadata, links=links)
     arm_timeouts(run)

@@ -139,6 +139,6 @@ def _begin(t: Transition, plan: Plan, attributes: WorkflowExecutionStartedEventA
     attributes.first_workflow_task_backoff.CopyFrom(duration_of(plan.backoff))
     attributes.eager_execution_accepted = False
     run.is_current = False
-    following = start.begin(run.key, plan.run_id, attributes, t.world)
+    following = start.begin(run.key, plan.run_id, attributes, t.world, links=run.links)
     start.schedule_first_task(following)
     t.successor = following

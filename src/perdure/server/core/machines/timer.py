@@ -44,7 +44,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-class Timer(msgspec.Struct):
+class Timer(msgspec.Struct, gc=False):
     """A pending timer; one that fired or was cancelled is no longer in its run."""
 
     timer_id: str

@@ -93,7 +93,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-class WorkflowTask(msgspec.Struct):
+class WorkflowTask(msgspec.Struct, gc=False):
     """The present task of a run, or what is kept of the last one."""
 
     state: State = State.NONE

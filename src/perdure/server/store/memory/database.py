@@ -146,9 +146,10 @@ class Change:
         self._add_pending(write)
         if write.mail is not None:
             self._add_mail(write.mail)
-        for run_id in (*write.runs_closed, *write.runs_deleted):
-            self._pending[run_id] = Pending()
+        for run_id in write.runs_closed:
+            self._pending[run_id] = Pending(request_ids=self._pending_of(run_id).request_ids)
         for run_id in write.runs_deleted:
+            self._pending[run_id] = Pending()
             self._runs[run_id] = None
             self._deleted.append(run_id)
         self._check_one_current(write)

@@ -109,7 +109,8 @@ def _gather_end(into: Round, write: EntityWrite) -> None:
     into.activities += [row for row in write.activities if row.run_id not in ended]
     into.timers += [row for row in write.timers if row.run_id not in ended]
     into.buffered += [row for row in write.buffered if row.run_id not in ended]
-    into.requests += [row for row in write.requests if row.run_id not in ended]
+    # The request ids of a run are kept as long as its history.
+    into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
 
@@ -345,7 +346,7 @@ def _write_parts(connection: sqlite3.Connection, rows: Round) -> None:
     _DELETE_ACTIVITIES_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_TIMERS_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.runs_closed)
-    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_closed)
+    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_deleted)
     _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
 
 
