@@ -79,13 +79,13 @@ class HistoryGrowsLarge(msgspec.Struct, gc=False):
     size_bytes: int
 
 
-class MessageSent(msgspec.Struct):
+class MessageSent(msgspec.Struct, gc=False):
     """A message to another workflow id waits to be delivered."""
 
     message: Message
 
 
-class MessageWithdrawn(msgspec.Struct):
+class MessageWithdrawn(msgspec.Struct, gc=False):
     """A message need not be delivered any more."""
 
     sender_run_id: str

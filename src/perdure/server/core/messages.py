@@ -17,7 +17,7 @@ import msgspec
 from perdure.server.core.records import OutboxRecord, WorkflowKey
 
 
-class StartChildMessage(msgspec.Struct, frozen=True, array_like=True, tag="start child"):
+class StartChildMessage(msgspec.Struct, gc=False, frozen=True, array_like=True, tag="start child"):
     """Start a run under the receiver's id as a child of the sender."""
 
     initiated_event_id: int
@@ -32,7 +32,7 @@ class StartChildMessage(msgspec.Struct, frozen=True, array_like=True, tag="start
     run_id: str = ""
 
 
-class SignalMessage(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
+class SignalMessage(msgspec.Struct, gc=False, frozen=True, array_like=True, tag="signal"):
     """Signal a run of the receiver."""
 
     initiated_event_id: int
@@ -42,7 +42,7 @@ class SignalMessage(msgspec.Struct, frozen=True, array_like=True, tag="signal"):
     """Which run; empty for the current one."""
 
 
-class CancelMessage(msgspec.Struct, frozen=True, array_like=True, tag="request cancel"):
+class CancelMessage(msgspec.Struct, gc=False, frozen=True, array_like=True, tag="request cancel"):
     """Request the cancellation of a run of the receiver."""
 
     initiated_event_id: int
@@ -52,7 +52,7 @@ class CancelMessage(msgspec.Struct, frozen=True, array_like=True, tag="request c
     """Which run; empty for the current one."""
 
 
-class ParentClosedMessage(msgspec.Struct, frozen=True, array_like=True, tag="parent closed"):
+class ParentClosedMessage(msgspec.Struct, gc=False, frozen=True, array_like=True, tag="parent closed"):
     """The sender has closed, and its child, whichever run of it is the current one, is to end by this policy."""
 
     policy: int
@@ -63,7 +63,7 @@ class ParentClosedMessage(msgspec.Struct, frozen=True, array_like=True, tag="par
     run_id: str = ""
 
 
-class ChildClosedMessage(msgspec.Struct, frozen=True, array_like=True, tag="child closed"):
+class ChildClosedMessage(msgspec.Struct, gc=False, frozen=True, array_like=True, tag="child closed"):
     """The last run of a child has closed."""
 
     run_id: str
@@ -78,7 +78,7 @@ class ChildClosedMessage(msgspec.Struct, frozen=True, array_like=True, tag="chil
 Body = StartChildMessage | SignalMessage | CancelMessage | ParentClosedMessage | ChildClosedMessage
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     """One message on its way."""
 
     sender: WorkflowKey
@@ -100,7 +100,7 @@ class Outcome(Enum):
     NAMESPACE_NOT_FOUND = "namespace not found"
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """A receiver's acknowledgement."""
 
     outcome: Outcome

@@ -8,10 +8,10 @@ first run, whatever runs follow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final
 
+import msgspec
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import StartChildWorkflowExecutionFailedCause
 from temporalio.api.history.v1 import (
@@ -68,8 +68,7 @@ _ALREADY_EXISTS: Final = _Cause.START_CHILD_WORKFLOW_EXECUTION_FAILED_CAUSE_WORK
 _CAUSES: Final = {Outcome.NAMESPACE_NOT_FOUND: _Cause.START_CHILD_WORKFLOW_EXECUTION_FAILED_CAUSE_NAMESPACE_NOT_FOUND}
 
 
-@dataclass(slots=True)
-class Child:
+class Child(msgspec.Struct, gc=False):
     """A pending child; one that has closed, or could not be started, is no longer in its run."""
 
     initiated_event_id: int

@@ -6,10 +6,10 @@ where it was requested before, is a success: there is nothing left to ask for. T
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import CancelExternalWorkflowExecutionFailedCause, CommandType
@@ -56,8 +56,7 @@ _CAUSES: Final = {
 }
 
 
-@dataclass(slots=True)
-class ExternalCancel:
+class ExternalCancel(msgspec.Struct, gc=False):
     """A pending request; one whose fate is known is no longer in its run."""
 
     initiated_event_id: int

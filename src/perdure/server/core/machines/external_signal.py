@@ -6,10 +6,10 @@ that closes does not take its signals back; only nobody hears what became of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType, SignalExternalWorkflowExecutionFailedCause
 from temporalio.api.history.v1 import (
@@ -56,8 +56,7 @@ _CAUSES: Final = {
 }
 
 
-@dataclass(slots=True)
-class ExternalSignal:
+class ExternalSignal(msgspec.Struct, gc=False):
     """A pending signal; one whose fate is known is no longer in its run."""
 
     initiated_event_id: int
