@@ -113,7 +113,7 @@ def any_command(run: Run, dice: Random) -> Command:
         lambda: dice.choice((signal_external, cancel_external))(dice.choice(("other", KEY.workflow_id))),
         lambda: start_child(f"child {dice.randrange(3)}"),
     )
-    return dice.choices(makers, weights=(3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1))[0]()
+    return dice.choices(makers, weights=(3, 3, 1, 1, 1, 1, 1, 1, 1, 3, 3))[0]()
 
 
 def _timer_ids(run: Run) -> Sequence[str]:
