@@ -72,8 +72,8 @@ def test_a_child_is_initiated_started_and_heard_of() -> None:
     assert child.names() == ["WorkflowExecutionStarted", "WorkflowTaskScheduled"]
 
 
-def test_the_initiated_event_has_the_defaults_filled_in() -> None:
-    _, parent, _ = family()
+def test_the_first_events_have_the_defaults_filled_in() -> None:
+    _, parent, child = family()
     initiated = parent.last(StartChildWorkflowExecutionInitiatedEventAttributes)
     assert (initiated.namespace, initiated.namespace_id) == ("default", parent.key.namespace_id)
     assert initiated.task_queue.name == QUEUE
@@ -81,6 +81,10 @@ def test_the_initiated_event_has_the_defaults_filled_in() -> None:
     assert initiated.workflow_id_reuse_policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
     assert initiated.workflow_task_timeout == duration_of(10 * SECOND)
     assert initiated.workflow_task_completed_event_id == 4
+    assert not initiated.HasField("workflow_execution_timeout")
+    started = child.last(WorkflowExecutionStartedEventAttributes)
+    assert not started.HasField("workflow_execution_timeout")
+    assert started.HasField("priority")
 
 
 def test_the_started_event_names_the_first_run() -> None:
