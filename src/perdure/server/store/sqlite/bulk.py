@@ -10,9 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TypeAlias
 
-SqlValue: TypeAlias = str | int | bytes | None
+from perdure.server.store.rounds import SqlValue
 
 
 class Bulk:

@@ -25,6 +25,8 @@ from perdure.server.store.interface import (
     StoredEvent,
     StoreMismatch,
 )
+from perdure.server.store.namespace_rows import namespace_row
+from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.sqlite.thread import DatabaseThread
@@ -107,8 +109,8 @@ class SqliteStore:
 
     async def commit(self, batch: Batch) -> None:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
-        fence = batches.Fence(*self._claim_held(), batch.number)
-        rounds = batches.gather(batch.writes)
+        fence = Fence(*self._claim_held(), batch.number)
+        rounds = gather(batch.writes)
         await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
 
     async def resolve(self) -> Claim:
@@ -184,7 +186,7 @@ class SqliteStore:
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """See `Store.save_namespace`."""
-        row = nodes.namespace_row(namespace)
+        row = namespace_row(namespace)
         await self._writer.run(lambda connection: nodes.save_namespace(connection, row))
 
     # --- visibility -----------------------------------------------------------------------------------------------
