@@ -1,0 +1,78 @@
+"""Writing a batch: one transaction behind the fence, with one statement per table.
+
+The fence comes first, so that the row of a node is locked before any other row: a process that has lost its place waits
+there, or is refused there, before it touches anything. The order within a round keeps the unique index of current runs
+whole at every statement: runs give the place up before others take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from perdure.server.store.interface import Fenced, StaleVersion
+from perdure.server.store.postgres.bulk import Bulk, delete, insert, update_runs, upsert
+from perdure.server.store.rounds import Fence, Round
+from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, EVENT, REQUEST, RUN, TIMER
+
+if TYPE_CHECKING:
+    from perdure.server.store.postgres.connections import Connection
+
+_OF_RUN = ("run_id",)
+_PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT, REQUEST)
+"""What hangs on a run while it is open."""
+
+FENCE = "UPDATE node SET batch = $3 WHERE node = $1 AND incarnation = $2 AND batch = $3 - 1"
+_UPDATE_RUNS = Bulk(update_runs())
+_INSERT_RUNS = Bulk(insert(RUN))
+_DELETE_RUNS = Bulk(delete(RUN, _OF_RUN))
+_INSERT_EVENTS = Bulk(insert(EVENT))
+_DELETE_EVENTS_OF_RUNS = Bulk(delete(EVENT, _OF_RUN))
+_UPSERT_ACTIVITIES = Bulk(upsert(ACTIVITY))
+_DELETE_ACTIVITIES = Bulk(delete(ACTIVITY, ACTIVITY.primary_key))
+_UPSERT_TIMERS = Bulk(upsert(TIMER))
+_DELETE_TIMERS = Bulk(delete(TIMER, TIMER.primary_key))
+_INSERT_BUFFERED = Bulk(insert(BUFFERED_EVENT))
+_DELETE_BUFFERED_OF_RUNS = Bulk(delete(BUFFERED_EVENT, _OF_RUN))
+_INSERT_REQUESTS = Bulk(insert(REQUEST, conflict=" ON CONFLICT DO NOTHING"))
+_DELETE_PENDING_OF_RUNS = Bulk(
+    "WITH "
+    + ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in _PENDING)
+    + " SELECT cardinality($1::text[])"
+)
+"""One statement for all these tables: each round trip counts, and no row of one is a row of another."""
+
+
+async def write_batch(connection: Connection, fence: Fence, rounds: Sequence[Round]) -> None:
+    """Write all rounds in the open transaction. Raises Fenced and StaleVersion; PostgreSQL's errors pass through."""
+    if await connection.execute(FENCE, *fence) == "UPDATE 0":
+        raise Fenced(
+            f"Batch {fence.batch} of node {fence.node!r} is refused: another process has taken its place"
+            f" since incarnation {fence.incarnation}."
+        )
+    for rows in rounds:
+        await _write_runs(connection, rows)
+        await _write_parts(connection, rows)
+
+
+async def _write_runs(connection: Connection, rows: Round) -> None:
+    changed = await _UPDATE_RUNS.execute(connection, rows.runs_not_current)
+    await _DELETE_RUNS.execute(connection, rows.runs_deleted)
+    changed += await _UPDATE_RUNS.execute(connection, rows.runs_running + rows.runs_current)
+    expected = len(rows.runs_running) + len(rows.runs_not_current) + len(rows.runs_current)
+    if changed != expected:
+        raise StaleVersion(f"{expected - changed} of {expected} runs are not stored in the expected version.")
+    await _INSERT_RUNS.execute(connection, rows.runs_new)
+
+
+async def _write_parts(connection: Connection, rows: Round) -> None:
+    await _INSERT_EVENTS.execute(connection, rows.events)
+    await _UPSERT_ACTIVITIES.execute(connection, rows.activities)
+    await _DELETE_ACTIVITIES.execute(connection, rows.activities_removed)
+    await _UPSERT_TIMERS.execute(connection, rows.timers)
+    await _DELETE_TIMERS.execute(connection, rows.timers_removed)
+    await _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.buffered_cleared)
+    await _INSERT_BUFFERED.execute(connection, rows.buffered)
+    await _INSERT_REQUESTS.execute(connection, rows.requests)
+    await _DELETE_PENDING_OF_RUNS.execute(connection, rows.runs_closed)
+    await _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
