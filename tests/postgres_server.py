@@ -118,7 +118,7 @@ class PostgresServer(Databases):
     def _run(self, program: str, *arguments: str) -> None:
         # Not by a pipe: the server would hold its end for as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
-            command = [self._programs / program, f"--pgdata={self._data}", *arguments]
+            command = [str(self._programs / program), f"--pgdata={self._data}", *arguments]
             result = subprocess.run(command, user=self._user, cwd="/", stdout=output, stderr=output, check=False)
             output.seek(0)
             if result.returncode:
@@ -177,7 +177,7 @@ def _wheel() -> Path | None:
 
 def _runs(programs: Path, user: str | None) -> bool:
     try:
-        command = [programs / "initdb", "--version"]
+        command = [str(programs / "initdb"), "--version"]
         return subprocess.run(command, user=user, cwd="/", capture_output=True, check=False).returncode == 0
     except OSError:
         return False

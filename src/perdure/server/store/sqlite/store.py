@@ -95,6 +95,10 @@ class SqliteStore:
         for thread in reversed(self._threads()):
             await thread.stop()
 
+    async def check(self) -> None:
+        """See `Store.check`."""
+        await self._writer.run(nodes.cluster_id)
+
     async def cluster_id(self) -> str:
         """See `Store.cluster_id`."""
         return await self._reader.run(nodes.cluster_id)
