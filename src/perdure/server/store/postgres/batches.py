@@ -16,7 +16,7 @@ from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, EVENT, REQUEST, RUN, TIMER
 
 if TYPE_CHECKING:
-    from perdure.server.store.postgres.connections import Connection
+    from perdure.server.store.postgres.connections import Session
 
 _OF_RUN = ("run_id",)
 _PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT, REQUEST)
@@ -43,36 +43,36 @@ _DELETE_PENDING_OF_RUNS = Bulk(
 """One statement for all these tables: each round trip counts, and no row of one is a row of another."""
 
 
-async def write_batch(connection: Connection, fence: Fence, rounds: Sequence[Round]) -> None:
+async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -> None:
     """Write all rounds in the open transaction. Raises Fenced and StaleVersion; PostgreSQL's errors pass through."""
-    if await connection.execute(FENCE, *fence) == "UPDATE 0":
+    if await session.execute(FENCE, *fence) == "UPDATE 0":
         raise Fenced(
             f"Batch {fence.batch} of node {fence.node!r} is refused: another process has taken its place"
             f" since incarnation {fence.incarnation}."
         )
     for rows in rounds:
-        await _write_runs(connection, rows)
-        await _write_parts(connection, rows)
+        await _write_runs(session, rows)
+        await _write_parts(session, rows)
 
 
-async def _write_runs(connection: Connection, rows: Round) -> None:
-    changed = await _UPDATE_RUNS.execute(connection, rows.runs_not_current)
-    await _DELETE_RUNS.execute(connection, rows.runs_deleted)
-    changed += await _UPDATE_RUNS.execute(connection, rows.runs_running + rows.runs_current)
+async def _write_runs(session: Session, rows: Round) -> None:
+    changed = await _UPDATE_RUNS.execute(session, rows.runs_not_current)
+    await _DELETE_RUNS.execute(session, rows.runs_deleted)
+    changed += await _UPDATE_RUNS.execute(session, rows.runs_running + rows.runs_current)
     expected = len(rows.runs_running) + len(rows.runs_not_current) + len(rows.runs_current)
     if changed != expected:
         raise StaleVersion(f"{expected - changed} of {expected} runs are not stored in the expected version.")
-    await _INSERT_RUNS.execute(connection, rows.runs_new)
+    await _INSERT_RUNS.execute(session, rows.runs_new)
 
 
-async def _write_parts(connection: Connection, rows: Round) -> None:
-    await _INSERT_EVENTS.execute(connection, rows.events)
-    await _UPSERT_ACTIVITIES.execute(connection, rows.activities)
-    await _DELETE_ACTIVITIES.execute(connection, rows.activities_removed)
-    await _UPSERT_TIMERS.execute(connection, rows.timers)
-    await _DELETE_TIMERS.execute(connection, rows.timers_removed)
-    await _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.buffered_cleared)
-    await _INSERT_BUFFERED.execute(connection, rows.buffered)
-    await _INSERT_REQUESTS.execute(connection, rows.requests)
-    await _DELETE_PENDING_OF_RUNS.execute(connection, rows.runs_closed)
-    await _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
+async def _write_parts(session: Session, rows: Round) -> None:
+    await _INSERT_EVENTS.execute(session, rows.events)
+    await _UPSERT_ACTIVITIES.execute(session, rows.activities)
+    await _DELETE_ACTIVITIES.execute(session, rows.activities_removed)
+    await _UPSERT_TIMERS.execute(session, rows.timers)
+    await _DELETE_TIMERS.execute(session, rows.timers_removed)
+    await _DELETE_BUFFERED_OF_RUNS.execute(session, rows.buffered_cleared)
+    await _INSERT_BUFFERED.execute(session, rows.buffered)
+    await _INSERT_REQUESTS.execute(session, rows.requests)
+    await _DELETE_PENDING_OF_RUNS.execute(session, rows.runs_closed)
+    await _DELETE_EVENTS_OF_RUNS.execute(session, rows.runs_deleted)

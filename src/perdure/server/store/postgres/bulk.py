@@ -15,7 +15,7 @@ from perdure.server.store.rounds import CHANGED_COLUMNS, Row
 from perdure.server.store.schema import RUN, ColumnType, Table
 
 if TYPE_CHECKING:
-    from perdure.server.store.postgres.connections import Connection
+    from perdure.server.store.postgres.connections import Session
 
 
 class Bulk:
@@ -28,11 +28,11 @@ class Bulk:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    async def execute(self, connection: Connection, rows: Sequence[Row]) -> int:
+    async def execute(self, session: Session, rows: Sequence[Row]) -> int:
         """Execute over the rows and return how many rows of the table were changed; without rows, do nothing."""
         if not rows:
             return 0
-        status = await connection.execute(self.text, *columns_of(rows))
+        status = await session.execute(self.text, *columns_of(rows))
         return int(status.rpartition(" ")[2])
 
 

@@ -28,6 +28,7 @@ _NETWORK_SECONDS: Final = 5.0
 
 _BY_INDEX: Mapping[str, str] = {
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
@@ -40,6 +41,13 @@ class Reader(Protocol):
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows of a query."""
+
+
+class Session(Reader, Protocol):
+    """What a statement of a batch needs."""
+
+    async def execute(self, query: str, *arguments: object) -> str:
+        """Execute a statement and return its tag, which ends in how many rows it changed."""
 
 
 def writing_session(settings: PostgresSettings) -> dict[str, str]:

@@ -50,9 +50,9 @@ async def cluster_id(reader: Reader) -> str:
     return str(value)
 
 
-async def claim(connection: Connection, node: str) -> Claim:
+async def claim(session: Reader, node: str) -> Claim:
     """See `Store.claim`."""
-    [(incarnation, batch)] = await connection.fetch(CLAIM, node)
+    [(incarnation, batch)] = await session.fetch(CLAIM, node)
     return Claim(incarnation, batch)
 
 

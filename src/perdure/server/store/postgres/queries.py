@@ -66,7 +66,8 @@ LOAD_CURRENT_RUNS = (
     " JOIN run ON run.namespace_id = wanted.namespace_id AND run.workflow_id = wanted.workflow_id"
     " WHERE run.is_current"
 )
-LOAD_RUN = f"SELECT {_RUN_PARTS} FROM run WHERE run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
+LOAD_RUN = f"SELECT {_RUN_PARTS} FROM run WHERE run_id = $1"
+"""By its key alone: with the workflow id beside it, PostgreSQL may read all runs of that id instead."""
 
 
 async def load_current_runs(reader: Reader, keys: Sequence[WorkflowKey]) -> list[StoredRun | None]:
@@ -82,8 +83,8 @@ async def load_current_runs(reader: Reader, keys: Sequence[WorkflowKey]) -> list
 
 async def load_run(reader: Reader, key: WorkflowKey, run_id: str) -> StoredRun | None:
     """See `Store.load_run`."""
-    rows = await reader.fetch(LOAD_RUN, run_id, key.namespace_id, key.workflow_id)
-    return _stored_run(rows[0]) if rows else None
+    stored = [_stored_run(row) for row in await reader.fetch(LOAD_RUN, run_id)]
+    return next((each for each in stored if (each.run.namespace_id, each.run.workflow_id) == key), None)
 
 
 def run_record(row: Columns) -> RunRecord:
