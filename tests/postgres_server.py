@@ -12,6 +12,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,8 +120,8 @@ class PostgresServer(Databases):
     def _run(self, program: str, *arguments: str) -> None:
         # Not by a pipe: the server would hold its end for as long as it runs.
         with tempfile.TemporaryFile("w+") as output:
-            command = [str(self._programs / program), f"--pgdata={self._data}", *arguments]
-            result = subprocess.run(command, user=self._user, cwd="/", stdout=output, stderr=output, check=False)
+            command = [*_as(self._user), str(self._programs / program), f"--pgdata={self._data}", *arguments]
+            result = subprocess.run(command, cwd="/", stdout=output, stderr=output, check=False)
             output.seek(0)
             if result.returncode:
                 raise NoPostgres(f"{program} failed: {output.read()}")
@@ -178,10 +179,23 @@ def _wheel() -> Path | None:
 
 def _runs(programs: Path, user: str | None) -> bool:
     try:
-        command = [str(programs / "initdb"), "--version"]
-        return subprocess.run(command, user=user, cwd="/", capture_output=True, check=False).returncode == 0
+        command = [*_as(user), str(programs / "initdb"), "--version"]
+        return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
     except OSError:
         return False
+
+
+def _as(user: str | None) -> list[str]:
+    """Return what to put before a command so that it runs as a user.
+
+    A process between, and no change of user between fork and exec: in a process with gRPC's threads a plain fork may
+    not come to its end.
+    """
+    if user is None:
+        return []
+    account = pwd.getpwnam(user)
+    change = f"os.setgroups([]); os.setgid({account.pw_gid}); os.setuid({account.pw_uid})"
+    return [sys.executable, "-I", "-S", "-c", f"import os, sys; {change}; os.execv(sys.argv[1], sys.argv[1:])"]
 
 
 def _quick_directory() -> Path | None:
