@@ -167,14 +167,15 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
 
 async def _open_store(settings: ServerSettings) -> Store:
     try:
-        store = _store(settings)
+        store = make_store(settings)
         await store.open()
     except (StoreError, ValueError) as error:
         raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
     return store
 
 
-def _store(settings: ServerSettings) -> Store:
+def make_store(settings: ServerSettings) -> Store:
+    """Return the store that the settings name, not opened yet. Raises ValueError where they name none."""
     if is_postgres(settings.db):
         # Imported here: who stores in SQLite starts without the driver.
         from perdure.server.store.postgres import PostgresStore
