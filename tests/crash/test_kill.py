@@ -25,7 +25,7 @@ from tests.crash._server import ServerProcess, perdure_command
 from tests.postgres_server import PostgresServer
 
 _KILLS = 50
-_CRASHES = 5
+_CRASHES = 4
 _CALLERS = 12
 _WORKFLOW_POLLERS = 8
 _STICKY_POLLERS = 4

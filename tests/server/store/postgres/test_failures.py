@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import Batch, BatchRejected, Claim, Fenced, Store, StoreUnavailable
 from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.postgres.errors import FAILURES
+from perdure.server.store.postgres.transactions import in_transaction
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import EVERYTHING
 from tests.server.store import rows
@@ -98,8 +101,27 @@ async def test_a_process_that_stopped_in_the_middle_of_a_batch_blocks_a_takeover
     await patient.open()
     assert await patient.claim("node") == Claim(incarnation=2, batch=0)
     await patient.close()
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+    with pytest.raises(FAILURES):
         await stopped.execute("COMMIT")
+
+
+async def test_a_batch_that_stops_in_the_middle_is_undone_and_the_next_one_is_written(
+    store: PostgresStore, shell: Shell
+) -> None:
+    writer = await Writer.claim(store)
+
+    async def stop_in_the_middle(connection: Shell) -> None:
+        async def work() -> None:
+            await connection.execute("UPDATE node SET batch = 1")
+            await shell.execute(until("NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'node'::regclass)"))
+            await connection.execute("UPDATE node SET batch = 1")
+
+        await in_transaction(connection, work, 10)
+
+    with pytest.raises(StoreUnavailable):
+        await store._writer.run(stop_in_the_middle)
+    await writer.commit(_write())
+    assert await store.resolve() == Claim(incarnation=2, batch=1)
 
 
 # --- what a database refuses --------------------------------------------------------------------------------------
@@ -174,6 +196,17 @@ async def test_a_read_only_database_is_away_for_now(store: PostgresStore, shell:
     await _make_read_only(shell, is_read_only=False)
     await store.check()
     await writer.commit(_write())
+
+
+async def test_of_several_servers_the_one_that_answers_is_used(postgres_url: str) -> None:
+    parts = urlsplit(postgres_url)
+    user, separator, address = parts.netloc.rpartition("@")
+    store = PostgresStore(parts._replace(netloc=f"{user}{separator}127.0.0.1:1,{address}").geturl())
+    await store.open()
+    writer = await Writer.claim(store)
+    await writer.commit(_write())
+    assert await _is_there(store)
+    await store.close()
 
 
 async def test_sessions_that_were_ended_are_made_anew(store: PostgresStore, shell: Shell) -> None:

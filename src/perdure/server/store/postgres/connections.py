@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
-from perdure.server.store.interface import StoreError, StoreUnavailable
-from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, map_error
+from perdure.server.store.interface import CommitUnknown, StoreError, StoreUnavailable
+from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, leaves_connection_usable, map_error
 from perdure.server.store.settings import PostgresSettings
 
 T = TypeVar("T")
@@ -160,8 +161,10 @@ class Writer:
                 connection = await self._connected()
                 try:
                     return await job(connection)
-                except BaseException:
-                    if connection.is_closed() or connection.is_in_transaction():
+                except BaseException as error:
+                    ours = isinstance(error, StoreError) and not isinstance(error, CommitUnknown)
+                    usable = ours or leaves_connection_usable(error)
+                    if not usable or connection.is_closed() or connection.is_in_transaction():
                         self._connection = None
                         connection.terminate()
                     raise
@@ -178,6 +181,7 @@ class Writer:
                 statement_cache_size=_CACHED_STATEMENTS,
                 max_cached_statement_lifetime=0,
                 server_settings=writing_session(self._settings),
+                target_session_attrs=SessionAttribute.primary,
             )
         return self._connection
 
@@ -210,6 +214,8 @@ class Readers:
             statement_cache_size=_CACHED_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings=self._session,
+            # Never from a standby: what it has not yet heard of would be missing.
+            target_session_attrs=SessionAttribute.primary,
             reset=_leave_as_it_is,
         )
 
@@ -243,7 +249,12 @@ class Readers:
         if self._pool is None:
             raise StoreUnavailable("The store is not open.")
         async with self._pool.acquire(timeout=self._settings.connect_timeout_seconds) as connection:
-            return await connection.fetch(query, *arguments)
+            try:
+                return await connection.fetch(query, *arguments)
+            except BaseException as error:
+                if not leaves_connection_usable(error):
+                    connection.terminate()
+                raise
 
 
 async def _leave_as_it_is(connection: object) -> None:

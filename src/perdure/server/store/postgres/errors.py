@@ -6,11 +6,19 @@ import asyncpg
 
 from perdure.server.store.interface import BatchRejected, StoreError, StoreUnavailable
 
-FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, UnicodeError, OverflowError, ValueError)
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    UnicodeError,
+    OverflowError,
+    ValueError,
+)
 """What a call of the driver raises where the database, the network or a value is to blame. A timeout is an OSError."""
 
-_REFUSED = ("22", "23", "54", "0A", "21")
-"""Classes of SQLSTATE that speak of what was given: a value, a constraint, a size, a feature, a cardinality."""
+_REFUSED = ("21", "22", "23", "54")
+"""Classes of SQLSTATE that speak of what was given: how many rows, a value, a constraint, a size."""
 
 _TO_BE_RETRIED = frozenset({"40001", "40P01"})
 """A serialisation failure and a deadlock: the database gave the transaction up for another one's sake."""
@@ -38,4 +46,14 @@ def is_lost_connection(error: Exception) -> bool:
     """Whether an error says that the connection is gone, so that a new one may have more luck."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] in ("08", "57") and error.sqlstate != "57014"
-    return isinstance(error, asyncpg.InterfaceError | OSError) and not isinstance(error, TimeoutError)
+    kinds = asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+    return isinstance(error, kinds) and not isinstance(error, TimeoutError)
+
+
+def leaves_connection_usable(error: BaseException) -> bool:
+    """Whether more can be asked on the connection: the database refused a statement, and nothing else happened.
+
+    The driver may go on holding a connection of which the database took leave while nothing was asked, and then refuses
+    every question.
+    """
+    return isinstance(error, asyncpg.PostgresError) and not is_lost_connection(error)

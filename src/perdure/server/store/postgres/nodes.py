@@ -81,6 +81,8 @@ async def check(connection: Connection) -> None:
     """See `Store.check`."""
     [(is_read_only,)] = await connection.fetch(_IS_READ_ONLY)
     if is_read_only:
+        # Where the URL names several servers, the next connection may find the one that takes writes now.
+        connection.terminate()
         raise StoreUnavailable("The database takes no writes: it is a standby, or was made read-only.")
 
 

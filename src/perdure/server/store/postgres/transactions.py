@@ -68,7 +68,7 @@ async def _once(connection: Connection, work: Callable[[], Awaitable[T]], limit_
 
 async def _roll_back(connection: Connection, limit_seconds: float) -> None:
     try:
-        if connection.is_in_transaction():
+        if not connection.is_closed() and connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=limit_seconds)
     except FAILURES:
         connection.terminate()
