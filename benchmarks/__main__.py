@@ -1,7 +1,8 @@
 """Print the table of docs/performance.md, measured now: `python -m benchmarks --help`.
 
-Perdure is started here, on SQLite files that are removed afterwards. A peer is a server you started yourself; it is
-named by its address. Subjects take turns, round by round, so that a disturbance of the machine meets all of them.
+Perdure is started here, on SQLite files or PostgreSQL databases that are removed afterwards. A peer is a server you
+started yourself; it is named by its address. Subjects take turns, round by round, so that a disturbance of the machine
+meets all of them.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def _options(arguments: Sequence[str]) -> _Options:
     parser.add_argument("--quick", action="store_true", help="one round with a tenth of the load: rough figures")
     parser.add_argument("--rounds", type=int, help="how often each figure is taken (default 3, quick 1)")
     parser.add_argument("--directory", type=Path, default=Path(tempfile.gettempdir()), help="where databases are made")
+    parser.add_argument("--db", metavar="URL", help="a PostgreSQL server for Perdure's databases, instead of files")
     parser.add_argument(
         "--sleeping", type=int, default=0, metavar="COUNT", help="also put COUNT workflows to sleep; takes long"
     )
@@ -73,8 +75,9 @@ def _options(arguments: Sequence[str]) -> _Options:
         Subject(address, address, tuple(int(pid) for pid in own.split(",") if pid))
         for address, own in zip(given.peer, pids, strict=False)
     )
+    conditions = Conditions(given.directory, given.quick, given.db)
     rounds = given.rounds or (1 if given.quick else 3)
-    return _Options(peers, frozenset(given.only), Conditions(given.directory, given.quick), rounds, given.sleeping)
+    return _Options(peers, frozenset(given.only), conditions, rounds, given.sleeping)
 
 
 async def _run(options: _Options) -> bool:
@@ -126,14 +129,14 @@ async def _turns(benchmark: Benchmark, options: _Options) -> AsyncIterator[list[
     if benchmark.needs_fresh_server:
         yield [Subject(NAME, ""), *options.peers]
         return
-    async with perdure_server(options.conditions.directory) as ours:
+    async with perdure_server(options.conditions) as ours:
         yield [ours, *options.peers]
 
 
 async def _turn(benchmark: Benchmark, subject: Subject, options: _Options) -> Figures:
     if subject.address:
         return await _one(benchmark, subject, options.conditions)
-    async with perdure_server(options.conditions.directory) as ours:
+    async with perdure_server(options.conditions) as ours:
         return await _one(benchmark, ours, options.conditions)
 
 

@@ -90,10 +90,12 @@ class Conditions:
     Args:
         directory: Where databases are made: the disk that is measured.
         quick: Whether a look is enough, with a tenth of the load and rough figures.
+        postgres: The URL of a PostgreSQL server in which databases are made instead; None for SQLite files.
     """
 
     directory: Path
     quick: bool = False
+    postgres: str | None = None
 
     def count(self, full: int, *, at_least: int = 10) -> int:
         """Return how many items to run where a full run takes `full`."""

@@ -17,7 +17,8 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from benchmarks._measure import Subject
+from benchmarks._database import new_database
+from benchmarks._measure import Conditions, Subject
 
 NAME = "perdure"
 
@@ -32,27 +33,32 @@ class ServerDidNotStart(Exception):
 
 
 @asynccontextmanager
-async def perdure_server(directory: Path) -> AsyncIterator[Subject]:
-    """Run a server on a new SQLite file below `directory` until the block ends.
+async def perdure_server(conditions: Conditions) -> AsyncIterator[Subject]:
+    """Run a server on a new database until the block ends.
 
     Raises:
         ServerDidNotStart: It gave no answer within 20 seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=directory) as folder:
-        port = _free_port()
-        began = time.perf_counter()
-        process = _spawn(Path(folder), port)
-        try:
-            await _first_answer(process, port, Path(folder))
-            took = time.perf_counter() - began
-            yield Subject(NAME, f"127.0.0.1:{port}", (process.pid,), took)
-        finally:
-            await asyncio.to_thread(_stop, process)
+    with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
+        async with new_database(conditions) as db, _running(Path(folder), db) as subject:
+            yield subject
 
 
-def _spawn(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "perdure", "server"]
-    command += ["--db", f"sqlite:///{folder}/bench.db", "--port", str(port)]
+@asynccontextmanager
+async def _running(folder: Path, db: str) -> AsyncIterator[Subject]:
+    port = _free_port()
+    began = time.perf_counter()
+    process = _spawn(folder, db, port)
+    try:
+        await _first_answer(process, port, folder)
+        took = time.perf_counter() - began
+        yield Subject(NAME, f"127.0.0.1:{port}", (process.pid,), took)
+    finally:
+        await asyncio.to_thread(_stop, process)
+
+
+def _spawn(folder: Path, db: str, port: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "perdure", "server", "--db", db, "--port", str(port)]
     with (folder / _LOG).open("wb") as output:
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
 

@@ -11,12 +11,10 @@ import asyncio
 import json
 import os
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import TypeVar
 
 import uvloop
@@ -40,15 +38,16 @@ from temporalio.api.workflowservice.v1 import (
     StartWorkflowExecutionRequest,
 )
 
+from benchmarks._database import new_database
 from benchmarks._measure import Benchmark, Conditions, Figures, Row, Subject
-from perdure.server.app import spare_the_collector
+from perdure.server.app import make_store, spare_the_collector
 from perdure.server.core import tokens
 from perdure.server.core.inputs import CompleteActivity, Start
 from perdure.server.core.records import WorkflowKey
 from perdure.server.engine.clock import SystemClock
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
-from perdure.server.store.sqlite import SqliteStore
+from perdure.server.settings import ServerSettings
 
 _WORKFLOWS = 6000
 _SEQUENCES = 800
@@ -73,15 +72,11 @@ _GREETING = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, dat
 async def measure(subject: Subject, conditions: Conditions) -> Figures:
     """Run one round in a process of its own, so that nothing else shares its core or its interpreter."""
     counts = [str(conditions.count(_WORKFLOWS)), str(conditions.count(_SEQUENCES))]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "benchmarks.engine_alone",
-        str(conditions.directory),
-        *counts,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await process.communicate()
+    async with new_database(conditions) as db:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "benchmarks.engine_alone", db, *counts, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
     if process.returncode:
         raise RuntimeError(f"the engine's process ended with {process.returncode}")
     figures: dict[str, float] = json.loads(output)
@@ -250,23 +245,20 @@ def _complete() -> Command:
     )
 
 
-async def _alone(directory: Path, workflows: int, sequences: int) -> Figures:
+async def _alone(db: str, workflows: int, sequences: int) -> Figures:
     """Take the figures in this process."""
-    with tempfile.TemporaryDirectory(prefix="perdure-bench-", dir=directory) as folder:
-        store = SqliteStore(f"{folder}/bench.db")
-        await store.open()
-        engine = Engine(store, SystemClock())
-        await engine.start()
-        try:
-            await _SyntheticWorker(engine, 1, asks_eagerly=True).run(_WARM_UP)
-            eager_seconds, eager_cpu_seconds = await _timed(_SyntheticWorker(engine, 1, asks_eagerly=True), workflows)
-            seconds, cpu_seconds = await _timed(_SyntheticWorker(engine, 1, asks_eagerly=False), workflows)
-            steps_seconds, steps_cpu_seconds = await _timed(
-                _SyntheticWorker(engine, _STEPS, asks_eagerly=False), sequences
-            )
-        finally:
-            await engine.stop()
-            await store.close()
+    store = make_store(ServerSettings(db=db))
+    await store.open()
+    engine = Engine(store, SystemClock())
+    await engine.start()
+    try:
+        await _SyntheticWorker(engine, 1, asks_eagerly=True).run(_WARM_UP)
+        eager_seconds, eager_cpu_seconds = await _timed(_SyntheticWorker(engine, 1, asks_eagerly=True), workflows)
+        seconds, cpu_seconds = await _timed(_SyntheticWorker(engine, 1, asks_eagerly=False), workflows)
+        steps_seconds, steps_cpu_seconds = await _timed(_SyntheticWorker(engine, _STEPS, asks_eagerly=False), sequences)
+    finally:
+        await engine.stop()
+        await store.close()
     return {
         "engine.eager_workflows": workflows / eager_seconds,
         "engine.eager_workflow_cpu": eager_cpu_seconds * 1000 / workflows,
@@ -287,10 +279,10 @@ def _main(arguments: Sequence[str]) -> None:
     """Pin this process to one core, before any thread is made, and print the figures as JSON."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    directory, workflows, sequences = arguments
+    db, workflows, sequences = arguments
     spare_the_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(_alone(Path(directory), int(workflows), int(sequences)))
+        figures = runner.run(_alone(db, int(workflows), int(sequences)))
     print(json.dumps(figures))
 
 

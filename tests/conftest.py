@@ -1,6 +1,44 @@
-"""What holds for every test: property tests have no deadline, and a failing example prints how to repeat it."""
+"""What holds for every test: property tests have no deadline, and a failing example prints how to repeat it.
 
+And what many need: a PostgreSQL, and in it a database for each test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
 from hypothesis import settings
+
+from tests.postgres_server import Databases, NoPostgres, PostgresServer, postgres
 
 settings.register_profile("perdure", deadline=None, print_blob=True)
 settings.load_profile("perdure")
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """A PostgreSQL server; without one, what asks for it is skipped with the reason."""
+    try:
+        with postgres() as found:
+            yield found
+    except NoPostgres as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def postgres_server(databases: Databases) -> Iterator[PostgresServer]:
+    """A server of our own, to be stopped and started; it runs again afterwards."""
+    if not isinstance(databases, PostgresServer):
+        pytest.skip("the PostgreSQL that was named is not ours to stop")
+    yield databases
+    databases.stop()
+    databases.start()
+
+
+@pytest.fixture
+async def postgres_url(databases: Databases) -> AsyncIterator[str]:
+    """The URL of a new database with the schema in it."""
+    url = await databases.create()
+    yield url
+    await databases.drop(url)

@@ -11,7 +11,15 @@ from click.testing import CliRunner
 import perdure
 from perdure.cli.main import main
 from perdure.server import app
-from perdure.server.settings import EngineSettings, Limits, LogFormat, LogLevel, MatcherSettings, ServerSettings
+from perdure.server.settings import (
+    EngineSettings,
+    Limits,
+    LogFormat,
+    LogLevel,
+    MatcherSettings,
+    PostgresSettings,
+    ServerSettings,
+)
 from tests.cli.sdk_arguments import GO_INTEGRATION_SETTINGS, go, python, typescript
 
 
@@ -83,9 +91,13 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
         "json",
     ]
     arguments += ["--log-level", "debug", "--limit", "pending_activities=10"]
+    arguments += ["--postgres", "read_connections=9", "--postgres", "lock_timeout_seconds=2.5"]
+    arguments += ["--store-check-seconds", "7"]
     assert start(starts, "server", *arguments).settings == ServerSettings(
         db="sqlite:////data/orders.db",
         sqlite_pragmas={"cache_size": "-4000"},
+        postgres=PostgresSettings(read_connections=9, lock_timeout_seconds=2.5),
+        store_check_seconds=7.0,
         ip="::1",
         port=7300,
         concurrent_calls_max=100,
@@ -104,6 +116,14 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
 def test_a_server_for_development_is_in_memory_and_quiet(starts: Starts) -> None:
     settings = start(starts, "server", "start-dev").settings
     assert settings == ServerSettings(db="memory:", log_level=LogLevel.WARN)
+
+
+def test_a_server_for_development_stores_where_a_url_says_and_tells_nobody_the_password(starts: Starts) -> None:
+    url = "postgresql://ada:secret@localhost/dev"
+    result = CliRunner().invoke(main, ["server", "start-dev", "--db", url, "--log-config"])
+    assert starts[0].settings.db == url
+    assert "store: postgresql://ada@localhost/dev" in result.stdout
+    assert "secret" not in result.output
 
 
 def test_a_server_for_development_takes_all_arguments_of_temporals(starts: Starts) -> None:
@@ -167,7 +187,7 @@ def test_what_sdks_ask_for_is_what_they_get(arguments: list[str], starts: Starts
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["server", "--db", "postgresql://h/d"], "this release stores in SQLite only"),
+        (["server", "--db", "mysql://h/d"], "write sqlite:///file.db, a path, or postgresql://host/database"),
         (["server", "--port", "70000"], "70000 is not in the range"),
         (["server", "--limit", "pending=1"], "there is no 'pending'"),
         (["server", "--limit", "pending_activities=none"], "must be a whole number above 0"),
@@ -175,11 +195,14 @@ def test_what_sdks_ask_for_is_what_they_get(arguments: list[str], starts: Starts
         (["server", "--engine", "limits=1"], "there is no 'limits'"),
         (["server", "--sqlite-pragma", "synchronous"], "'synchronous' is not NAME=VALUE"),
         (["server", "--log-level", "loud"], "'loud' is not one of debug, info"),
-        (["server", "--db", "x.db", "start-dev"], "--db is no option of start-dev"),
+        (["server", "--db", "x.db", "start-dev"], "--db before start-dev has no effect"),
         (["server", "start-dev", "--search-attribute", "Tags=Map"], "'Map' is no search attribute type"),
         (["server", "start-dev", "--dynamic-config-value", "a.b=yes"], "the value of a.b is not JSON"),
         (["server", "start-dev", "--dynamic-config-value", 'limit.maxIDLength="9"'], "must be a whole number above 0"),
         (["server", "start-dev", "--dbfilename", "x"], "No such option"),
+        (["server", "start-dev", "--db", "postgresql://h/d", "-f", "x.db"], "give one of them"),
+        (["server", "--postgres", "read_connections=0"], "must be a whole number above 0"),
+        (["server", "--postgres", "port=5432"], "there is no 'port'"),
     ],
 )
 def test_what_cannot_work_is_refused_with_its_reason(arguments: list[str], message: str, starts: Starts) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.cli.server import server
 from perdure.cli.start_dev import start_dev
-from perdure.server.settings import EngineSettings, Limits, MatcherSettings, ServerSettings
+from perdure.server.settings import EngineSettings, Limits, MatcherSettings, PostgresSettings, ServerSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -39,7 +39,7 @@ def options(command: click.Command, *, hidden: bool = False) -> set[str]:
 def test_every_setting_is_listed_with_its_default() -> None:
     listed = {name: cells[0] for name, cells in rows("Settings").items()}
     defaults = {field.name: default_text(field) for field in msgspec.structs.fields(ServerSettings)}
-    assert listed == defaults | {"engine": "see below"}
+    assert listed == defaults | {"engine": "see below", "postgres": "see below"}
 
 
 def test_every_setting_of_the_engine_is_listed_with_its_default() -> None:
@@ -47,6 +47,11 @@ def test_every_setting_of_the_engine_is_listed_with_its_default() -> None:
     engine = {field.name: default_text(field) for field in msgspec.structs.fields(EngineSettings)}
     matcher = {f"matcher.{field.name}": default_text(field) for field in msgspec.structs.fields(MatcherSettings)}
     assert listed == {name: text for name, text in (engine | matcher).items() if name not in ("limits", "matcher")}
+
+
+def test_every_setting_of_postgresql_is_listed_with_its_default() -> None:
+    listed = {name: cells[0] for name, cells in rows("PostgreSQL").items()}
+    assert listed == {field.name: default_text(field) for field in msgspec.structs.fields(PostgresSettings)}
 
 
 def test_every_limit_is_listed_with_its_default() -> None:

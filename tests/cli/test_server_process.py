@@ -148,8 +148,10 @@ def test_a_port_in_use_is_said_clearly(tmp_path: Path) -> None:
     assert log.splitlines()[-1].startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
 
 
-def test_a_server_whose_store_was_taken_over_ends(tmp_path: Path) -> None:
-    arguments = ["server", "--port", "0", "--db", "orders.db"]
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_server_whose_store_was_taken_over_ends(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    db = "orders.db" if kind == "sqlite" else str(request.getfixturevalue("postgres_url"))
+    arguments = ["server", "--port", "0", "--db", db]
     with serving(arguments, tmp_path) as first, serving(arguments, tmp_path) as second:
         with connected(first.address) as channel, pytest.raises(grpc.RpcError) as refused:
             WorkflowServiceStub(channel).StartWorkflowExecution(start_request("late"), timeout=10)
@@ -158,7 +160,7 @@ def test_a_server_whose_store_was_taken_over_ends(tmp_path: Path) -> None:
         with connected(second.address) as channel:
             assert WorkflowServiceStub(channel).StartWorkflowExecution(start_request("next"), timeout=10).run_id
     assert code == 1
-    assert log.splitlines()[-1].startswith("Error: another process has taken over the store orders.db")
+    assert log.splitlines()[-1].startswith(f"Error: another process has taken over the store {db}")
 
 
 def test_a_database_that_is_none_is_said_clearly(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def perdure_command(database: Path, port: int) -> list[str]:
-    """Return the command that serves a SQLite file on a loopback port."""
-    return [sys.executable, "-m", "perdure", "server", "--db", f"sqlite:///{database}", "--port", str(port)]
+def perdure_command(db: str, port: int) -> list[str]:
+    """Return the command that serves a database on a loopback port."""
+    return [sys.executable, "-m", "perdure", "server", "--db", db, "--port", str(port)]
 
 
 class ServerProcess:

@@ -1,7 +1,8 @@
 """Kill -9 of the server at random moments under load: nothing it acknowledged is lost, and everything completes.
 
 The kill ends the process, not the machine: what was handed to the operating system survives it. That a commit also
-reaches the disk is SQLite's promise (`synchronous=FULL`), which the store's own tests pin.
+reaches the disk is SQLite's promise (`synchronous=FULL`) and PostgreSQL's (`synchronous_commit`), which the stores' own
+tests pin.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from tests.crash._audit import audit
 from tests.crash._calls import Calls, Refused
 from tests.crash._load import Journal, Load, closed, history
 from tests.crash._server import ServerProcess, perdure_command
+from tests.postgres_server import PostgresServer
 
 _KILLS = 50
+_CRASHES = 4
 _CALLERS = 12
 _WORKFLOW_POLLERS = 8
 _STICKY_POLLERS = 4
@@ -39,22 +42,61 @@ _READERS = 20
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    seed = _seed()
+    port = free_port()
+    server = ServerProcess(perdure_command(f"sqlite:///{tmp_path}/crash.db", port), tmp_path / "server.log")
+
+    async def kill(calls: Calls, dice: random.Random) -> None:
+        await _kill_again_and_again(server, calls, dice, _KILLS)
+
+    journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill)
+
+    assert server.kills == _KILLS
+    _check(journal, faults, f"seed {seed}, {server.kills} kills", at_least=_KILLS)
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+async def test_kills_of_the_server_and_crashes_of_postgresql_lose_nothing_either(
+    tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
+) -> None:
+    seed = _seed()
+    port = free_port()
+    server = ServerProcess(perdure_command(postgres_url, port), tmp_path / "server.log")
+
+    async def kill_and_crash(calls: Calls, dice: random.Random) -> None:
+        for _ in range(_CRASHES):
+            await _kill_again_and_again(server, calls, dice, 1)
+            await calls.until_answered(GetSystemInfoRequest(), GetSystemInfoResponse)
+            await asyncio.sleep(dice.uniform(*_UP_SECONDS))
+            # The server is not told, and must go on by itself: it is not started again here.
+            await asyncio.to_thread(postgres_server.stop)
+            await asyncio.to_thread(postgres_server.start)
+
+    journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill_and_crash)
+
+    assert server.kills == _CRASHES
+    _check(journal, faults, f"seed {seed}, {_CRASHES} kills and crashes", at_least=_CRASHES)
+
+
+def _seed() -> int:
     seed = int(os.environ.get("PERDURE_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
     print(f"PERDURE_CRASH_SEED={seed}")  # noqa: T201 - pytest shows it with a failure, and it repeats the kills
-    port = free_port()
-    server = ServerProcess(perdure_command(tmp_path / "crash.db", port), tmp_path / "server.log")
+    return seed
 
-    journal, faults = await kill_under_load(server, f"127.0.0.1:{port}", seed=seed, kills=_KILLS)
 
-    load = f"{server.kills} kills; acknowledged: {dict(journal.acknowledged)}"
-    assert not faults, "\n".join([f"{len(faults)} faults, seed {seed}, {load}", *faults[:40]])
-    assert server.kills == _KILLS
+def _check(journal: Journal, faults: Sequence[str], what: str, *, at_least: int) -> None:
+    load = f"{what}; acknowledged: {dict(journal.acknowledged)}"
+    assert not faults, "\n".join([f"{len(faults)} faults, {load}", *faults[:40]])
     for kind in ("start", "signal", "activity completion", "workflow completion"):
-        assert journal.acknowledged[kind] >= _KILLS, f"too little to prove anything: {load}"
+        assert journal.acknowledged[kind] >= at_least, f"too little to prove anything: {load}"
 
 
-async def kill_under_load(server: ServerProcess, address: str, *, seed: int, kills: int) -> tuple[Journal, list[str]]:
-    """Kill the server again and again under load, let everything finish, and compare what is there with the journal."""
+async def disturb_under_load(
+    server: ServerProcess, address: str, *, seed: int, disturb: Callable[[Calls, random.Random], Awaitable[None]]
+) -> tuple[Journal, list[str]]:
+    """Disturb a server under load, let everything finish, and compare what is there with the journal."""
     dice = random.Random(seed)
     async with Calls(address) as calls:
         load = Load(calls, random.Random(dice.random()))
@@ -64,7 +106,7 @@ async def kill_under_load(server: ServerProcess, address: str, *, seed: int, kil
         workers += [asyncio.create_task(load.work_on_activities()) for _ in range(_ACTIVITY_POLLERS)]
         callers = [asyncio.create_task(load.call()) for _ in range(_CALLERS)]
         try:
-            await _kill_again_and_again(server, calls, dice, kills)
+            await disturb(calls, dice)
             load.stopping = True
             await asyncio.gather(*callers)
             faults = await _audit_all(calls, load.journal)

@@ -8,7 +8,9 @@ from perdure.server.settings import (
     SEARCH_ATTRIBUTE_TYPES,
     ServerSettings,
     SettingsError,
+    is_postgres,
     search_attribute_type,
+    shown_db,
     sqlite_path,
 )
 
@@ -30,12 +32,26 @@ def test_a_database_is_a_file_or_memory(db: str, path: str | None) -> None:
     assert sqlite_path(db) == path
 
 
-@pytest.mark.parametrize(
-    "db", ["", "sqlite:///", "sqlite://orders.db", "postgresql://localhost/perdure", "mysql://h/d"]
-)
+@pytest.mark.parametrize("db", ["", "sqlite:///", "sqlite://orders.db", "mysql://h/d"])
 def test_a_database_this_release_does_not_have_is_refused(db: str) -> None:
     with pytest.raises(SettingsError, match=r"^db "):
         ServerSettings(db=db)
+
+
+@pytest.mark.parametrize(
+    ("db", "shown"),
+    [
+        ("postgresql://ada:secret@db.example:5433/orders", "postgresql://ada@db.example:5433/orders"),
+        ("postgres://ada@db.example/orders?password=secret", "postgres://ada@db.example/orders"),
+        ("postgresql:///orders", "postgresql:///orders"),
+        ("sqlite:///orders.db", "orders.db"),
+        ("memory:", "memory"),
+    ],
+)
+def test_a_database_is_shown_without_its_password(db: str, shown: str) -> None:
+    assert ServerSettings(db=db).db == db
+    assert is_postgres(db) == db.startswith("postgres")
+    assert shown_db(db) == shown
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
@@ -47,6 +63,8 @@ def test_a_port_is_a_port(port: int) -> None:
 def test_sizes_and_times_are_not_nothing() -> None:
     with pytest.raises(SettingsError, match=r"^concurrent_calls_max must be above 0"):
         ServerSettings(concurrent_calls_max=0)
+    with pytest.raises(SettingsError, match=r"^store_check_seconds must be above 0"):
+        ServerSettings(store_check_seconds=0)
     with pytest.raises(SettingsError, match=r"^namespace_retention_seconds must be above 0"):
         ServerSettings(namespace_retention_seconds=0)
     with pytest.raises(SettingsError, match=r"^shutdown_grace_seconds must not be negative"):

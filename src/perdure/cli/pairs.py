@@ -9,7 +9,14 @@ from typing import TypeVar
 import click
 import msgspec
 
-from perdure.server.settings import EngineSettings, Limits, MatcherSettings, SettingsError, search_attribute_type
+from perdure.server.settings import (
+    EngineSettings,
+    Limits,
+    MatcherSettings,
+    PostgresSettings,
+    SettingsError,
+    search_attribute_type,
+)
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -66,6 +73,15 @@ def engine_settings(engine_pairs: Iterable[str], limit_pairs: Iterable[str]) -> 
         limits=_changed(settings.limits, "--limit", key_values("--limit", limit_pairs)),
         matcher=_changed(MatcherSettings(), "--engine", matcher),
     )
+
+
+def postgres_settings(pairs: Iterable[str]) -> PostgresSettings:
+    """Return the settings of PostgreSQL with those changed that NAME=NUMBER pairs of `--postgres` name.
+
+    Raises:
+        click.BadParameter: A name is unknown, or its value is no number.
+    """
+    return _changed(PostgresSettings(), "--postgres", key_values("--postgres", pairs))
 
 
 def dynamic_config(option: str, pairs: Iterable[str]) -> tuple[Limits, list[str]]:

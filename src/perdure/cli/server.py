@@ -6,7 +6,7 @@ import click
 from click.core import ParameterSource
 
 from perdure.cli.global_options import given_options, global_options
-from perdure.cli.pairs import engine_settings, key_values, search_attributes
+from perdure.cli.pairs import engine_settings, key_values, postgres_settings, search_attributes
 from perdure.cli.serving import local_ip, serve_process
 from perdure.cli.start_dev import start_dev
 from perdure.server.settings import ServerSettings, SettingsError
@@ -15,8 +15,21 @@ _DEFAULTS = ServerSettings()
 
 
 @click.group("server", invoke_without_command=True)
-@click.option("--db", default=_DEFAULTS.db, show_default=True, help="sqlite:///file.db, a path, or memory:")
+@click.option(
+    "--db",
+    default=_DEFAULTS.db,
+    show_default=True,
+    help="sqlite:///file.db, a path, memory:, or postgresql://user:password@host:port/database",
+)
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
+@click.option("--postgres", multiple=True, metavar="NAME=NUMBER", help="Change a setting of PostgreSQL. Repeatable.")
+@click.option(
+    "--store-check-seconds",
+    type=float,
+    default=_DEFAULTS.store_check_seconds,
+    show_default=True,
+    help="How often to look whether the store can write, for the health service.",
+)
 @click.option("--ip", default=_DEFAULTS.ip, show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -58,6 +71,8 @@ def server(
     *,
     db: str,
     sqlite_pragma: tuple[str, ...],
+    postgres: tuple[str, ...],
+    store_check_seconds: float,
     ip: str,
     port: int,
     concurrent_calls_max: int,
@@ -77,6 +92,8 @@ def server(
         settings = ServerSettings(
             db=db,
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
+            postgres=postgres_settings(postgres),
+            store_check_seconds=store_check_seconds,
             ip=local_ip(ip),
             port=port,
             concurrent_calls_max=concurrent_calls_max,
@@ -97,7 +114,9 @@ def _refuse_options_before(context: click.Context, subcommand: str) -> None:
     """Raise click.UsageError for an option of this command before a subcommand, where it would have no effect."""
     for name in context.params:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} is no option of {subcommand}, which has its own")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} before {subcommand} has no effect: it has options of its own"
+            )
 
 
 server.add_command(start_dev)

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 import perdure
-from perdure.server.settings import ServerSettings, sqlite_path
+from perdure.server.settings import ServerSettings, shown_db
 
 
 def local_ip(ip: str) -> str:
@@ -29,7 +29,7 @@ def serve_process(settings: ServerSettings, *, warnings: list[str], notes: list[
     from perdure.server.app import CannotServe, run
 
     def ready(port: int) -> None:
-        store = sqlite_path(settings.db) or "memory"
+        store = shown_db(settings.db)
         address = msgspec.structs.replace(settings, port=port).address
         click.echo(f"Perdure {perdure.__version__} serves gRPC on {address}, store: {store}")
 

@@ -12,7 +12,15 @@ import msgspec
 from perdure.cli.global_options import given_options, global_options, switch
 from perdure.cli.pairs import dynamic_config, key_values, search_attributes
 from perdure.cli.serving import local_ip, serve_process
-from perdure.server.settings import EngineSettings, LogFormat, LogLevel, ServerSettings, SettingsError
+from perdure.server.settings import (
+    EngineSettings,
+    LogFormat,
+    LogLevel,
+    ServerSettings,
+    SettingsError,
+    is_postgres,
+    shown_db,
+)
 
 _PORT = click.IntRange(0, 65535)
 
@@ -32,6 +40,7 @@ _ABSENT = {
 @click.option("--ip", default="localhost", show_default=True, help="Address to listen on.")
 @click.option("--port", "-p", type=_PORT, default=7233, show_default=True, help="Port of the gRPC service.")
 @click.option("--db-filename", "-f", help="SQLite file. Without it everything is lost when the process ends.")
+@click.option("--db", metavar="URL", help="Instead of --db-filename: postgresql://user:password@host:port/database")
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
 @click.option("--namespace", "-n", multiple=True, help="Namespace to create besides `default`. Repeatable.")
 @click.option("--search-attribute", multiple=True, metavar="NAME=TYPE", help="Attribute to register. Repeatable.")
@@ -54,6 +63,7 @@ def start_dev(
     ip: str,
     port: int,
     db_filename: str | None,
+    db: str | None,
     sqlite_pragma: tuple[str, ...],
     namespace: tuple[str, ...],
     search_attribute: tuple[str, ...],
@@ -64,13 +74,15 @@ def start_dev(
 ) -> None:
     """Run a server with the arguments of `temporal server start-dev`.
 
-    Without --db-filename everything is kept in memory only.
+    Without --db-filename or --db everything is kept in memory only.
     """
+    if db and db_filename:
+        raise click.UsageError("--db and --db-filename both say where to store; give one of them")
     given = given_options(context)
     limits, unused_keys = dynamic_config("--dynamic-config-value", dynamic_config_value)
     try:
         settings = ServerSettings(
-            db=db_filename or "memory:",
+            db=db or db_filename or "memory:",
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
             ip=local_ip(ip),
             port=port,
@@ -83,7 +95,8 @@ def start_dev(
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     if log_config:
-        click.echo(msgspec.json.format(msgspec.json.encode(settings)).decode(), err=True)
+        shown = msgspec.structs.replace(settings, db=shown_db(settings.db)) if is_postgres(settings.db) else settings
+        click.echo(msgspec.json.format(msgspec.json.encode(shown)).decode(), err=True)
     warnings = [
         f"--{name.replace('_', '-')} {value} has no effect: {_ABSENT[name]}"
         for name, value in absent.items()

@@ -28,8 +28,9 @@ from perdure.server.handlers.registry import methods
 from perdure.server.handlers.search_attributes import add_search_attributes
 from perdure.server.handlers.server import Server
 from perdure.server.logging import configure
-from perdure.server.settings import ServerSettings, sqlite_path
-from perdure.server.store.interface import StoreError
+from perdure.server.readiness import Readiness
+from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
+from perdure.server.store.interface import Store, StoreError
 from perdure.server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         try:
             await engine.start(settings.namespaces, retention_seconds=settings.namespace_retention_seconds)
         except StoreError as error:
-            raise CannotServe(f"cannot take over the store {settings.db}: {error}") from error
+            raise CannotServe(f"cannot take over the store {shown_db(settings.db)}: {error}") from error
         parts.push_async_callback(engine.stop)
         server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
         await _register_search_attributes(server, settings)
@@ -80,6 +81,9 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
             raise CannotServe(
                 f"{error}; another process may be listening there: stop it or take another port"
             ) from error
+        readiness = Readiness(store, frontend, settings.store_check_seconds)
+        readiness.start()
+        parts.push_async_callback(readiness.stop)
         parts.push_async_callback(_drain, frontend, engine, settings.shutdown_grace_seconds)
         yield RunningServer(port, engine.fenced_event)
 
@@ -97,14 +101,15 @@ async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = 
     told_to_stop = asyncio.Event()
     _on_stop_signal(told_to_stop)
     async with running(settings) as server:
-        _log.info("serving", extra={"ip": settings.ip, "port": server.port, "db": settings.db})
+        _log.info("serving", extra={"ip": settings.ip, "port": server.port, "db": shown_db(settings.db)})
         if ready is not None:
             ready(server.port)
         await _first_of(told_to_stop, server.fenced)
         _log.info("stopping")
     _log.info("stopped")
     if server.fenced.is_set():
-        raise CannotServe(f"another process has taken over the store {settings.db}; only one at a time may serve it")
+        db = shown_db(settings.db)
+        raise CannotServe(f"another process has taken over the store {db}; only one at a time may serve it")
 
 
 def run(
@@ -160,13 +165,23 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
     await closing
 
 
-async def _open_store(settings: ServerSettings) -> SqliteStore:
+async def _open_store(settings: ServerSettings) -> Store:
     try:
-        store = SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
+        store = make_store(settings)
         await store.open()
     except (StoreError, ValueError) as error:
-        raise CannotServe(f"cannot open the store {settings.db}: {error}") from error
+        raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
     return store
+
+
+def make_store(settings: ServerSettings) -> Store:
+    """Return the store that the settings name, not opened yet. Raises ValueError where they name none."""
+    if is_postgres(settings.db):
+        # Imported here: who stores in SQLite starts without the driver.
+        from perdure.server.store.postgres import PostgresStore
+
+        return PostgresStore(settings.db, settings.postgres)
+    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
 
 
 async def _register_search_attributes(server: Server, settings: ServerSettings) -> None:

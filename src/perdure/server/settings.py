@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import msgspec
 
 from perdure.server.core.limits import Limits
 from perdure.server.engine.matching.settings import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
+from perdure.server.store.settings import PostgresSettings
 
 __all__ = [
     "SEARCH_ATTRIBUTE_TYPES",
@@ -23,9 +25,12 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "MatcherSettings",
+    "PostgresSettings",
     "ServerSettings",
     "SettingsError",
+    "is_postgres",
     "search_attribute_type",
+    "shown_db",
     "sqlite_path",
 ]
 
@@ -60,9 +65,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one server process runs. Every field has a default; with all defaults a server runs on a file here."""
 
     db: str = "sqlite:///perdure.db"
-    """Where everything is stored: `sqlite:///relative.db`, `sqlite:////absolute.db`, a path, or `memory:`."""
+    """Where everything is stored: `sqlite:///relative.db`, `sqlite:////absolute.db`, a path, `memory:`, or
+    `postgresql://user:password@host:port/database`."""
     sqlite_pragmas: Mapping[str, str] = {}
     """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
+    postgres: PostgresSettings = PostgresSettings()
+    """How a PostgreSQL database is used."""
+    store_check_seconds: float = 1.0
+    """How often the store is asked whether it could write; the health service tells the answer."""
     ip: str = "127.0.0.1"
     """The address the gRPC front end listens on."""
     port: int = 7233
@@ -86,13 +96,14 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse at once what would fail later. Raises SettingsError."""
-        sqlite_path(self.db)
+        if not is_postgres(self.db):
+            sqlite_path(self.db)
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port must be 0 to 65535, not {self.port}")
         for name in self.namespaces:
             if not name:
                 raise SettingsError("a namespace must have a name")
-        for field in ("concurrent_calls_max", "namespace_retention_seconds"):
+        for field in ("concurrent_calls_max", "namespace_retention_seconds", "store_check_seconds"):
             if getattr(self, field) <= 0:
                 raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
         if self.shutdown_grace_seconds < 0:
@@ -102,6 +113,20 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> str:
         """Where the gRPC front end listens, as host:port."""
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def is_postgres(db: str) -> bool:
+    """Whether a database setting names a PostgreSQL database."""
+    return db.startswith(("postgresql://", "postgres://"))
+
+
+def shown_db(db: str) -> str:
+    """Return a database setting as people may see it: the file, `memory`, or a URL without its password."""
+    if not is_postgres(db):
+        return sqlite_path(db) or "memory"
+    parts = urlsplit(db)
+    user, separator, address = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{user.partition(':')[0]}{separator}{address}{parts.path}"
 
 
 def sqlite_path(db: str) -> str | None:
@@ -116,7 +141,7 @@ def sqlite_path(db: str) -> str | None:
     path = db
     if separator:
         if scheme != "sqlite":
-            raise SettingsError(f"db {db!r}: this release stores in SQLite only; write sqlite:///file.db or a path")
+            raise SettingsError(f"db {db!r}: write sqlite:///file.db, a path, or postgresql://host/database")
         if not rest.startswith("/"):
             raise SettingsError(f"db {db!r}: three slashes for a relative path, four for an absolute one")
         path = rest[1:]

@@ -18,10 +18,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-@pytest.fixture
-def file_server(tmp_path: Path) -> Iterator[Server]:
-    """A running server of this test's own, on a database file."""
-    with running(Server(tmp_path / "server.log", tmp_path / "perdure.db")) as started:
+@pytest.fixture(params=["sqlite", "postgres"])
+def durable_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A running server of this test's own, on a database of each kind that outlives it."""
+    postgres = request.param == "postgres"
+    database = request.getfixturevalue("postgres_url") if postgres else str(tmp_path / "perdure.db")
+    with running(Server(tmp_path / "server.log", database)) as started:
         yield started
 
 

@@ -37,18 +37,21 @@ STICKY_TIMEOUT = timedelta(seconds=1)
 SEARCH_ATTRIBUTES = {"InteropKeyword": "Keyword", "InteropInt": "Int", "InteropText": "Text"}
 
 
-def server_command(port: int, database: Path | None) -> list[str]:
-    """Return the command that starts a server for development, in memory or on a file."""
+def server_command(port: int, database: str | None) -> list[str]:
+    """Return the command that starts a server for development, in memory, on a file or on a URL."""
     command = [sys.executable, "-m", "perdure", "server", "start-dev", "--headless", "--ip", "127.0.0.1"]
-    return [*command, "--port", str(port), *server_settings(database)]
+    command += ["--port", str(port), *server_settings()]
+    if database is not None:
+        command += ["--db" if "://" in database else "--db-filename", database]
+    return command
 
 
-def server_settings(database: Path | None) -> list[str]:
+def server_settings() -> list[str]:
     """Return the arguments that Perdure and Temporal's own server share."""
     settings = ["--log-level", "warn", "--dynamic-config-value", "system.enableActivityEagerExecution=true"]
     for name, kind in SEARCH_ATTRIBUTES.items():
         settings += ["--search-attribute", f"{name}={kind}"]
-    return settings if database is None else [*settings, "--db-filename", str(database)]
+    return settings
 
 
 class Server:
@@ -56,10 +59,10 @@ class Server:
 
     Args:
         log: The file its output is appended to.
-        database: The database file, or None for a database in memory.
+        database: The database's file or URL, or None for a database in memory.
     """
 
-    def __init__(self, log: Path, database: Path | None = None) -> None:
+    def __init__(self, log: Path, database: str | None = None) -> None:
         self._log = log
         self._database = database
         self._port = _free_port()

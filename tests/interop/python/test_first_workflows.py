@@ -165,8 +165,8 @@ async def test_a_history_can_be_followed_while_it_grows(client: Client) -> None:
     assert names == ["WorkflowExecutionStarted", "WorkflowTaskScheduled", "WorkflowExecutionTerminated"]
 
 
-async def test_a_server_on_a_file_runs_the_same_workflow(file_server: Server) -> None:
-    client = await file_server.connect()
+async def test_a_server_on_a_file_runs_the_same_workflow(durable_server: Server) -> None:
+    client = await durable_server.connect()
     async with worker(client, workflows=[Greeting]) as workflows, worker(client, activities=[greet]) as activities:
         handle = await client.start_workflow(
             Greeting.run, activities.task_queue, id=fresh_id("greeting"), task_queue=workflows.task_queue

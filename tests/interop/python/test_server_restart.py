@@ -1,4 +1,4 @@
-"""A server on a file that is killed with SIGKILL and started again: nothing acknowledged is lost."""
+"""A server on a database that is killed with SIGKILL and started again: nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Durable:
         self.words.append(word)
 
 
-async def test_a_killed_server_goes_on_where_it_stopped(file_server: Server) -> None:
-    client = await file_server.connect()
+async def test_a_killed_server_goes_on_where_it_stopped(durable_server: Server) -> None:
+    client = await durable_server.connect()
     async with worker(client, workflows=[Durable], activities=[answer]) as both:
         handles = [
             await client.start_workflow(Durable.run, id=fresh_id("durable"), task_queue=both.task_queue)
@@ -50,23 +50,23 @@ async def test_a_killed_server_goes_on_where_it_stopped(file_server: Server) -> 
         ]
         for number, handle in enumerate(handles):
             await handle.signal(Durable.word, str(number))
-        file_server.kill()
-        file_server.start()
-        await file_server.connect()
+        durable_server.kill()
+        durable_server.start()
+        await durable_server.connect()
         for number, handle in enumerate(handles):
             assert await handle.result() == f"ACTIVITY {number}"
     for handle in handles:
         await check_history(handle)
 
 
-async def test_what_was_closed_before_the_kill_stays_closed(file_server: Server) -> None:
-    client = await file_server.connect()
+async def test_what_was_closed_before_the_kill_stays_closed(durable_server: Server) -> None:
+    client = await durable_server.connect()
     handle = await client.start_workflow(Durable.run, id=fresh_id("closed"), task_queue="nobody-polls")
     await handle.terminate(reason="before the kill")
     before = await events_of(handle)
-    file_server.kill()
-    file_server.start()
-    again = (await file_server.connect()).get_workflow_handle(handle.id)
+    durable_server.kill()
+    durable_server.start()
+    again = (await durable_server.connect()).get_workflow_handle(handle.id)
     assert await events_of(again) == before
     assert (await again.describe()).status == WorkflowExecutionStatus.TERMINATED
 

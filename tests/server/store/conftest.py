@@ -9,6 +9,7 @@ import pytest
 
 from perdure.server.store.interface import Store
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
+from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.sqlite import SqliteStore
 
 
@@ -36,7 +37,11 @@ def place_on_file(path: Path, pragmas: dict[str, str] | None = None) -> Place:
     return Place(lambda: SqliteStore(str(path), pragmas or {}))
 
 
-def _place(kind: str, directory: Path) -> Place:
+def _place(kind: str, request: pytest.FixtureRequest) -> Place:
+    if kind == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return Place(lambda: PostgresStore(url))
+    directory: Path = request.getfixturevalue("tmp_path")
     if kind == "sqlite-file":
         return place_on_file(directory / "perdure.db")
     if kind == "sqlite-memory":
@@ -45,20 +50,30 @@ def _place(kind: str, directory: Path) -> Place:
     return Place(lambda: MemoryStore(database))
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "fake"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    """An open store of each kind, claimed by nobody."""
-    place = _place(request.param, tmp_path)
-    yield await place.open()
-    await place.close()
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgres", "fake"])
+def place_of_store(request: pytest.FixtureRequest) -> Place:
+    """A place of each kind."""
+    return _place(request.param, request)
 
 
-@pytest.fixture(params=["sqlite-file", "fake"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+@pytest.fixture(params=["sqlite-file", "postgres", "fake"])
+def lasting_place(request: pytest.FixtureRequest) -> Place:
     """A place that outlives the stores opened on it, of each kind that has one."""
-    place = _place(request.param, tmp_path)
-    yield place
-    await place.close()
+    return _place(request.param, request)
+
+
+@pytest.fixture
+async def store(place_of_store: Place) -> AsyncIterator[Store]:
+    """An open store of each kind, claimed by nobody."""
+    yield await place_of_store.open()
+    await place_of_store.close()
+
+
+@pytest.fixture
+async def place(lasting_place: Place) -> AsyncIterator[Place]:
+    """A place that outlives the stores opened on it; they are closed at the end."""
+    yield lasting_place
+    await lasting_place.close()
 
 
 @pytest.fixture

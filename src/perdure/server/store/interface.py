@@ -132,6 +132,9 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what is being written and disconnect. No call may follow."""
 
+    async def check(self) -> None:
+        """Do nothing, if the store could write now. Raises StoreUnavailable where it could not."""
+
     async def cluster_id(self) -> str:
         """Return the id given to this database when it was created (a UUID)."""
 

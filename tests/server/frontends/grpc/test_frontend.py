@@ -252,6 +252,18 @@ async def test_health_is_serving(service: str) -> None:
     assert told.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.parametrize("service", ["", WORKFLOW_SERVICE, OPERATOR_SERVICE])
+async def test_health_tells_what_was_last_reported_and_calls_are_answered_all_the_same(service: str) -> None:
+    async with running(methods()) as client:
+        await client.frontend.report(is_ready=False)
+        told = await client.health(service)
+        assert await client.call()
+        await client.frontend.report(is_ready=True)
+        told_later = await client.health(service)
+    assert told.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert told_later.status == health_pb2.HealthCheckResponse.SERVING
+
+
 async def test_health_of_an_unknown_service_is_not_found() -> None:
     async with running(methods()) as client:
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -10,8 +10,8 @@ import pytest
 
 from perdure.server.core.records import ChildRecord, InboxRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import ListPosition
+from perdure.server.store.rounds import Fence, SqlValue, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
-from perdure.server.store.sqlite.bulk import SqlValue
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
 from tests.server.store import rows
@@ -55,7 +55,7 @@ def _scans(plan: str) -> list[str]:
 def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
     nodes.claim(recorder, "node")
     write = rows.write("w", *(rows.run("w", f"r{number}", is_current=number == 0) for number in range(ROWS)))
-    batches.write_batch(recorder, batches.Fence("node", 1, 1), batches.gather([write]))
+    batches.write_batch(recorder, Fence("node", 1, 1), gather([write]))
     run_ids = [f"r{number}" for number in range(ROWS)]
     changed = rows.write(
         "w",
@@ -81,7 +81,7 @@ def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
     )
     changed.runs_closed = ["r1"]
     changed.runs_deleted = ["r2"]
-    batches.write_batch(recorder, batches.Fence("node", 1, 2), batches.gather([changed]))
+    batches.write_batch(recorder, Fence("node", 1, 2), gather([changed]))
     assert len(recorder.plans) > 15
     scanned = {sql: _scans(plan) for sql, plan in recorder.plans if _scans(plan)}
     assert not scanned
@@ -99,10 +99,10 @@ def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
 def test_runs_are_updated_by_their_key(recorder: _Recorder) -> None:
     nodes.claim(recorder, "node")
     write = rows.write("w", rows.run("w", "r"))
-    batches.write_batch(recorder, batches.Fence("node", 1, 1), batches.gather([write]))
+    batches.write_batch(recorder, Fence("node", 1, 1), gather([write]))
     recorder.plans.clear()
     write = rows.write("w", rows.run("w", "r", stored_version=1))
-    batches.write_batch(recorder, batches.Fence("node", 1, 2), batches.gather([write]))
+    batches.write_batch(recorder, Fence("node", 1, 2), gather([write]))
     [plan] = [plan for sql, plan in recorder.plans if sql.startswith("UPDATE run")]
     assert "SEARCH run USING INDEX sqlite_autoindex_run_1 (run_id=?)" in plan
 

@@ -57,6 +57,7 @@ class GrpcFrontend:
     ) -> None:
         self._server = server
         self._methods = methods
+        self._services = sorted({method.service for method in methods})
         self._address = address
         self._concurrent_calls_max = concurrent_calls_max
         self._health = health.aio.HealthServicer()
@@ -78,6 +79,12 @@ class GrpcFrontend:
         await self._grpc.start()
         return port
 
+    async def report(self, *, is_ready: bool) -> None:
+        """Have the health service tell whether calls can be answered; those that come are answered all the same."""
+        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in (health.OVERALL_HEALTH, *self._services):
+            await self._health.set(service, status)
+
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, report NOT_SERVING, and let those in progress finish for that long."""
         if self._grpc is None:
@@ -87,12 +94,10 @@ class GrpcFrontend:
         self._grpc = None
 
     async def _add_health_and_reflection(self, server: grpc.aio.Server) -> None:
-        services = sorted({method.service for method in self._methods})
-        for service in services:
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        await self.report(is_ready=True)
         generic = cast("grpc.aio.Server", _GenericOnly(server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
-        servicer = reflection.aio.ReflectionServicer([*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
+        servicer = reflection.aio.ReflectionServicer([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME])
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, generic)  # type: ignore[no-untyped-call]  # published without type hints
 
     def _options(self) -> list[tuple[str, int]]:

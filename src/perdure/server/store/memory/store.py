@@ -74,6 +74,10 @@ class MemoryStore:
         """See `Store.close`."""
         self._is_open = False
 
+    async def check(self) -> None:
+        """See `Store.check`."""
+        self._tables()
+
     async def cluster_id(self) -> str:
         """See `Store.cluster_id`."""
         self._tables()

@@ -1,8 +1,4 @@
-"""Writing a batch: its rows gathered by table, then one transaction of few statements behind the fence.
-
-Gathering happens when the batch is given, so what the caller changes afterwards does not matter.
-Writing happens in the writer's thread. Entities do not share rows, so the rows of all entities of a batch go into one
-statement per table; only an entity that a batch holds twice starts another round.
+"""Writing a batch: one transaction of few statements behind the fence, in the writer's thread.
 
 The order within a round keeps the unique index of current runs whole at every statement: runs give the place up before
 others take it.
@@ -14,12 +10,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import msgspec
-
-from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
 from perdure.server.store.interface import CommitUnknown, Fenced, StaleVersion
+from perdure.server.store.rounds import CHANGED_COLUMNS, RUNNING, Fence, Round
 from perdure.server.store.schema import (
     ACTIVITY,
     BUFFERED_EVENT,
@@ -32,188 +25,7 @@ from perdure.server.store.schema import (
     TIMER,
     Table,
 )
-from perdure.server.store.sqlite.bulk import Bulk, SqlValue
-
-_RUNNING = 1
-
-Row = Sequence[SqlValue]
-
-
-class Fence(NamedTuple):
-    """Who writes which batch."""
-
-    node: str
-    incarnation: int
-    batch: int
-
-
-class Round(msgspec.Struct):
-    """The rows of many entities, each entity once. Run rows to update begin with (run id, expected version)."""
-
-    keys: set[WorkflowKey] = set()
-    runs_running: list[Row] = []
-    """Current runs that stay open: mostly their status does not change, which saves their indexes' upkeep."""
-    runs_not_current: list[Row] = []
-    runs_current: list[Row] = []
-    runs_new: list[Row] = []
-    events: list[Row] = []
-    activities: list[Row] = []
-    activities_removed: list[Row] = []
-    timers: list[Row] = []
-    timers_removed: list[Row] = []
-    buffered_cleared: list[Row] = []
-    buffered: list[Row] = []
-    requests: list[Row] = []
-    runs_closed: list[Row] = []
-    runs_deleted: list[Row] = []
-    children: list[Row] = []
-    children_removed: list[Row] = []
-    outbox: list[Row] = []
-    outbox_removed: list[Row] = []
-    inbox: list[Row] = []
-    inbox_removed: list[Row] = []
-
-
-def gather(writes: Sequence[EntityWrite]) -> list[Round]:
-    """Sort the rows of entities by table, into as few rounds as no entity appears twice in."""
-    rounds = [Round()]
-    for write in writes:
-        if write.key in rounds[-1].keys:
-            rounds.append(Round())
-        _gather_entity(rounds[-1], write)
-    return rounds
-
-
-def _gather_entity(into: Round, write: EntityWrite) -> None:
-    into.keys.add(write.key)
-    for run in write.runs:
-        _gather_run(into, run, is_deleted=run.run_id in write.runs_deleted)
-    into.events += write.events
-    into.activities_removed += write.activities_removed
-    into.timers_removed += write.timers_removed
-    into.buffered_cleared += zip(write.buffered_cleared)
-    if write.mail is not None:
-        _gather_mail(into, write.mail)
-    if write.runs_closed or write.runs_deleted:
-        _gather_end(into, write)
-        return
-    into.activities += write.activities
-    into.timers += write.timers
-    into.buffered += write.buffered
-    into.requests += write.requests
-
-
-def _gather_end(into: Round, write: EntityWrite) -> None:
-    """Gather what belongs to runs where some have ended: what ends in the same batch need not be written first."""
-    ended = {*write.runs_closed, *write.runs_deleted}
-    into.activities += [row for row in write.activities if row.run_id not in ended]
-    into.timers += [row for row in write.timers if row.run_id not in ended]
-    into.buffered += [row for row in write.buffered if row.run_id not in ended]
-    # The request ids of a run are kept as long as its history.
-    into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
-    into.runs_closed += [(run_id,) for run_id in ended]
-    into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
-
-
-def _gather_mail(into: Round, mail: MailWrite) -> None:
-    into.children += mail.children
-    into.children_removed += mail.children_removed
-    into.outbox += mail.outbox
-    into.outbox_removed += mail.outbox_removed
-    into.inbox += mail.inbox
-    into.inbox_removed += mail.inbox_removed
-
-
-def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:
-    if run.stored_version == 0:
-        if not is_deleted:
-            into.runs_new.append(_new_row(run))
-    elif is_deleted or not run.is_current:
-        # A run about to be deleted gives its place up, so that another run of its entity may take it.
-        into.runs_not_current.append(_changed_row(run, is_current=False))
-    elif run.status == _RUNNING:
-        into.runs_running.append(_changed_row(run, is_current=True))
-    else:
-        into.runs_current.append(_changed_row(run, is_current=True))
-
-
-def _new_row(run: RunRecord) -> Row:
-    return (
-        run.namespace_id,
-        run.workflow_id,
-        run.run_id,
-        run.version,
-        run.is_current,
-        run.status,
-        run.workflow_type,
-        run.task_queue,
-        run.started_at,
-        run.execution_at,
-        run.closed_at,
-        run.next_event_id,
-        run.history_size_bytes,
-        run.transition_count,
-        run.alarm_at,
-        run.task_state,
-        run.task_attempt,
-        run.task_scheduled_at,
-        run.task_started_at,
-        run.task_ready_queue,
-        run.task_ready_at,
-        run.memo,
-        run.search_attributes,
-        run.state,
-    )
-
-
-def _changed_row(run: RunRecord, *, is_current: bool) -> Row:
-    return (
-        run.run_id,
-        run.stored_version,
-        run.version,
-        int(is_current),
-        run.status,
-        run.execution_at,
-        run.closed_at,
-        run.next_event_id,
-        run.history_size_bytes,
-        run.transition_count,
-        run.alarm_at,
-        run.task_state,
-        run.task_attempt,
-        run.task_scheduled_at,
-        run.task_started_at,
-        run.task_ready_queue,
-        run.task_ready_at,
-        run.memo,
-        run.search_attributes,
-        run.state,
-    )
-
-
-_CHANGED = (
-    "run_id",
-    "stored_version",
-    "version",
-    "is_current",
-    "status",
-    "execution_at",
-    "closed_at",
-    "next_event_id",
-    "history_size_bytes",
-    "transition_count",
-    "alarm_at",
-    "task_state",
-    "task_attempt",
-    "task_scheduled_at",
-    "task_started_at",
-    "task_ready_queue",
-    "task_ready_at",
-    "memo",
-    "search_attributes",
-    "state",
-)
-"""The columns of `_changed_row`: all that can change after the start."""
+from perdure.server.store.sqlite.bulk import Bulk
 
 _STATUS_COLUMNS = frozenset({"is_current", "status"})
 """Naming an indexed column in SET costs its index's upkeep even where the value stays."""
@@ -240,13 +52,13 @@ def _upsert(table: Table, *, largest: int = 512) -> Bulk:
 def _update_runs(skipped: frozenset[str], condition: str) -> Bulk:
     changes = ", ".join(
         f"{name} = new.column{position}"
-        for position, name in enumerate(_CHANGED, start=1)
+        for position, name in enumerate(CHANGED_COLUMNS, start=1)
         if position > 2 and name not in skipped
     )
     return Bulk(
         f"UPDATE run SET {changes} FROM (VALUES {{rows}}) AS new"
         f" WHERE run.run_id = new.column1 AND run.version = new.column2{condition}",
-        len(_CHANGED),
+        len(CHANGED_COLUMNS),
         largest=_WIDE,
     )
 
@@ -264,7 +76,7 @@ def _delete(table: Table, key: tuple[str, ...]) -> Bulk:
 _OF_RUN = ("run_id",)
 
 _FENCE = "UPDATE node SET batch = ?3 WHERE node = ?1 AND incarnation = ?2 AND batch = ?3 - 1"
-_UPDATE_RUNNING_RUNS = _update_runs(_STATUS_COLUMNS, f" AND run.status = {_RUNNING} AND run.is_current = 1")
+_UPDATE_RUNNING_RUNS = _update_runs(_STATUS_COLUMNS, f" AND run.status = {RUNNING} AND run.is_current = 1")
 _UPDATE_RUNS = _update_runs(frozenset(), "")
 _INSERT_RUNS = _insert(RUN, largest=_WIDE)
 _DELETE_RUNS = _delete(RUN, _OF_RUN)

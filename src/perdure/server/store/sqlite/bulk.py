@@ -11,9 +11,8 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import TypeAlias
 
-SqlValue: TypeAlias = str | int | bytes | None
+from perdure.server.store.rounds import SqlValue
 
 
 class Bulk:

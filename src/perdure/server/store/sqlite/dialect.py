@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.server.store.schema import Column, ColumnType, Index, Table
-from perdure.server.store.views import View
+from perdure.server.store.schema import Column, ColumnType, Table
 
 _TYPES = {
     ColumnType.TEXT: "TEXT",
@@ -29,18 +28,6 @@ def create_table(table: Table) -> str:
     columns = ", ".join(map(_column, table.columns))
     options = "STRICT, WITHOUT ROWID" if table.clustered else "STRICT"
     return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.primary_key)})) {options}"
-
-
-def create_index(table: Table, index: Index) -> str:
-    """Return the statement that makes an index."""
-    unique = "UNIQUE " if index.unique else ""
-    where = f" WHERE {index.where}" if index.where else ""
-    return f"CREATE {unique}INDEX {index.name} ON {table.name} ({', '.join(index.columns)}){where}"
-
-
-def create_view(view: View) -> str:
-    """Return the statement that makes a view."""
-    return f"CREATE VIEW {view.name} AS {view.query.strip()}"
 
 
 def _column(column: Column) -> str:

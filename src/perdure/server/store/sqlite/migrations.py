@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Mapping
 
+from perdure.server.store.definitions import create_index, create_view
 from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
-from perdure.server.store.sqlite.dialect import SqliteViewDialect, create_index, create_table, create_view
+from perdure.server.store.sqlite.dialect import SqliteViewDialect, create_table
 from perdure.server.store.views import views
 
 Steps = Mapping[int, tuple[str, ...]]

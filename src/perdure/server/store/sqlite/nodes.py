@@ -10,8 +10,8 @@ import msgspec
 
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Claim, Fenced
+from perdure.server.store.namespace_rows import NamespaceRow, namespace_record
 from perdure.server.store.schema import NAMESPACE
-from perdure.server.store.sqlite.bulk import SqlValue
 
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
 _CLAIM = (
@@ -31,9 +31,7 @@ _LIST_NAMESPACES = (
     f"SELECT json_group_array(json_array({_NAMESPACE_NAMES})) FROM (SELECT * FROM namespace ORDER BY name)"
 )
 
-_namespace_rows = msgspec.json.Decoder(list[tuple[str, str, int, str, str, str, int, int, str]])
-_data = msgspec.json.Decoder(dict[str, str])
-_search_attributes = msgspec.json.Decoder(dict[str, int])
+_namespace_rows = msgspec.json.Decoder(list[NamespaceRow])
 
 
 def cluster_id(connection: sqlite3.Connection) -> str:
@@ -55,22 +53,7 @@ def resolve(connection: sqlite3.Connection, node: str, incarnation: int) -> Clai
     return Claim(*rows[0])
 
 
-def namespace_row(namespace: NamespaceRecord) -> tuple[SqlValue, ...]:
-    """Return the columns of a namespace."""
-    return (
-        namespace.namespace_id,
-        namespace.name,
-        namespace.state,
-        namespace.description,
-        namespace.owner_email,
-        msgspec.json.encode(namespace.data).decode(),
-        namespace.retention_seconds,
-        namespace.created_at,
-        msgspec.json.encode(namespace.search_attributes).decode(),
-    )
-
-
-def save_namespace(connection: sqlite3.Connection, row: tuple[SqlValue, ...]) -> None:
+def save_namespace(connection: sqlite3.Connection, row: NamespaceRow) -> None:
     """See `Store.save_namespace`."""
     connection.execute(_SAVE_NAMESPACE, row)
 
@@ -78,8 +61,4 @@ def save_namespace(connection: sqlite3.Connection, row: tuple[SqlValue, ...]) ->
 def list_namespaces(connection: sqlite3.Connection) -> list[NamespaceRecord]:
     """See `Store.list_namespaces`."""
     row: tuple[str] = connection.execute(_LIST_NAMESPACES).fetchone()
-    return [
-        NamespaceRecord(*columns[:5], _data.decode(data), *columns[6:8], _search_attributes.decode(search_attributes))
-        for columns in _namespace_rows.decode(row[0])
-        for data, search_attributes in [(columns[5], columns[8])]
-    ]
+    return [namespace_record(columns) for columns in _namespace_rows.decode(row[0])]

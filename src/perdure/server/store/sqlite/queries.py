@@ -28,8 +28,9 @@ from perdure.server.core.records import (
     WorkflowKey,
 )
 from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.store.rounds import SqlValue
 from perdure.server.store.schema import ACTIVITY, CHILD, INBOX, OUTBOX, RUN, ColumnType, Table
-from perdure.server.store.sqlite.bulk import Bulk, SqlValue
+from perdure.server.store.sqlite.bulk import Bulk
 
 RunRow: TypeAlias = tuple[
     str, str, str, int, int, int, str, str, int, int, int | None, int, int, int, int | None,

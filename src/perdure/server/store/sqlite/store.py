@@ -32,6 +32,8 @@ from perdure.server.store.interface import (
     StoredEvent,
     StoreMismatch,
 )
+from perdure.server.store.namespace_rows import namespace_row
+from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
 from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.migrations import migrate
@@ -101,6 +103,10 @@ class SqliteStore:
         for thread in reversed(self._threads()):
             await thread.stop()
 
+    async def check(self) -> None:
+        """See `Store.check`."""
+        await self._writer.run(nodes.cluster_id)
+
     async def cluster_id(self) -> str:
         """See `Store.cluster_id`."""
         return await self._reader.run(nodes.cluster_id)
@@ -115,8 +121,8 @@ class SqliteStore:
 
     async def commit(self, batch: Batch) -> None:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
-        fence = batches.Fence(*self._claim_held(), batch.number)
-        rounds = batches.gather(batch.writes)
+        fence = Fence(*self._claim_held(), batch.number)
+        rounds = gather(batch.writes)
         await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
 
     async def resolve(self) -> Claim:
@@ -202,7 +208,7 @@ class SqliteStore:
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """See `Store.save_namespace`."""
-        row = nodes.namespace_row(namespace)
+        row = namespace_row(namespace)
         await self._writer.run(lambda connection: nodes.save_namespace(connection, row))
 
     # --- visibility -----------------------------------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""Statements over any number of rows: one array per column, which `unnest` makes rows of again.
+
+One text serves every number of rows, so each is prepared once per connection. Texts are built at import.
+"""
+
+# ruff: noqa: S608 - built at import, of the names in the schema.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from perdure.server.store.postgres.dialect import TYPE_NAMES
+from perdure.server.store.rounds import CHANGED_COLUMNS, Row
+from perdure.server.store.schema import RUN, ColumnType, Table
+
+if TYPE_CHECKING:
+    from perdure.server.store.postgres.connections import Session
+
+
+class Bulk:
+    """One statement over many rows.
+
+    Args:
+        text: The statement; its parameters are the arrays of `rows_of`.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    async def execute(self, session: Session, rows: Sequence[Row]) -> int:
+        """Execute over the rows and return how many rows of the table were changed; without rows, do nothing."""
+        if not rows:
+            return 0
+        status = await session.execute(self.text, *columns_of(rows))
+        return int(status.rpartition(" ")[2])
+
+
+def columns_of(rows: Sequence[Row]) -> list[tuple[object, ...]]:
+    """Turn rows into columns."""
+    return list(zip(*rows, strict=True))
+
+
+def rows_of(types: Sequence[ColumnType]) -> str:
+    """Return the source of rows: one parameter for each column."""
+    arrays = ", ".join(f"${number}::{TYPE_NAMES[column]}[]" for number, column in enumerate(types, start=1))
+    return f"unnest({arrays})"
+
+
+def insert(table: Table, *, conflict: str = "") -> str:
+    """Return the statement that inserts rows with all columns."""
+    source = rows_of([column.type for column in table.columns])
+    return f"INSERT INTO {table.name} ({', '.join(table.column_names)}) SELECT * FROM {source}{conflict}"
+
+
+def upsert(table: Table) -> str:
+    """Return the statement that inserts rows, or replaces those with the same key; no key may be there twice."""
+    changed = ", ".join(f"{name} = excluded.{name}" for name in table.column_names if name not in table.primary_key)
+    return insert(table, conflict=f" ON CONFLICT ({', '.join(table.primary_key)}) DO UPDATE SET {changed}")
+
+
+def delete(table: Table, key: Sequence[str]) -> str:
+    """Return the statement that deletes the rows with these keys or beginnings of keys."""
+    condition = " AND ".join(f"{table.name}.{name} = gone.{name}" for name in key)
+    source = rows_of([_type_of(table, name) for name in key])
+    return f"DELETE FROM {table.name} USING {source} AS gone ({', '.join(key)}) WHERE {condition}"
+
+
+def delete_up_to(table: Table, key: Sequence[str], number: str) -> str:
+    """Return the statement that deletes the rows with these keys, unless their number is greater than the one given."""
+    condition = " AND ".join(f"{table.name}.{name} = gone.{name}" for name in key)
+    source = rows_of([_type_of(table, name) for name in (*key, number)])
+    return (
+        f"DELETE FROM {table.name} USING {source} AS gone ({', '.join((*key, number))})"
+        f" WHERE {condition} AND {table.name}.{number} <= gone.{number}"
+    )
+
+
+def update_runs() -> str:
+    """Return the statement that updates runs where they are stored in the expected version."""
+    types = [_type_of(RUN, "version" if name == "stored_version" else name) for name in CHANGED_COLUMNS]
+    changes = ", ".join(f"{name} = changed.{name}" for name in CHANGED_COLUMNS[2:])
+    return (
+        f"UPDATE run SET {changes} FROM {rows_of(types)} AS changed ({', '.join(CHANGED_COLUMNS)})"
+        " WHERE run.run_id = changed.run_id AND run.version = changed.stored_version"
+    )
+
+
+def _type_of(table: Table, name: str) -> ColumnType:
+    return next(column.type for column in table.columns if column.name == name)

@@ -1,0 +1,59 @@
+"""What PostgreSQL's errors mean for the caller: away for now, or refused for what was written."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from perdure.server.store.interface import BatchRejected, StoreError, StoreUnavailable
+
+FAILURES = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    UnicodeError,
+    OverflowError,
+    ValueError,
+)
+"""What a call of the driver raises where the database, the network or a value is to blame. A timeout is an OSError."""
+
+_REFUSED = ("21", "22", "23", "54")
+"""Classes of SQLSTATE that speak of what was given: how many rows, a value, a constraint, a size."""
+
+_TO_BE_RETRIED = frozenset({"40001", "40P01"})
+"""A serialisation failure and a deadlock: the database gave the transaction up for another one's sake."""
+
+
+def map_error(error: Exception) -> StoreError:
+    """Return the store's own error for one of `FAILURES`."""
+    if isinstance(error, asyncpg.PostgresError):
+        # Values that the driver cannot encode (a lone surrogate, an integer beyond 64 bits) come as class 22 too.
+        if (error.sqlstate or "")[:2] in _REFUSED:
+            return BatchRejected(f"The database refuses a row: {error}")
+    elif isinstance(error, UnicodeError | OverflowError):
+        return BatchRejected(f"The database cannot hold a value: {error}")
+    elif isinstance(error, TimeoutError):
+        return StoreUnavailable("The database did not answer in time.")
+    return StoreUnavailable(f"The database cannot answer: {error}")
+
+
+def is_to_be_retried(error: asyncpg.PostgresError) -> bool:
+    """Whether the same transaction may well succeed when it is begun anew."""
+    return error.sqlstate in _TO_BE_RETRIED
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error says that the connection is gone, so that a new one may have more luck."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "")[:2] in ("08", "57") and error.sqlstate != "57014"
+    kinds = asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+    return isinstance(error, kinds) and not isinstance(error, TimeoutError)
+
+
+def leaves_connection_usable(error: BaseException) -> bool:
+    """Whether more can be asked on the connection: the database refused a statement, and nothing else happened.
+
+    The driver may go on holding a connection of which the database took leave while nothing was asked, and then refuses
+    every question.
+    """
+    return isinstance(error, asyncpg.PostgresError) and not is_lost_connection(error)

@@ -1,0 +1,230 @@
+"""Reading: each question is one query, so its answer is of one moment and takes one round trip.
+
+What hangs on a run comes back with it, as arrays of rows.
+"""
+
+# ruff: noqa: S608 - built at import, of the names in the schema.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from perdure.server.core.records import (
+    ActivityRecord,
+    BufferedEventRecord,
+    ChildRecord,
+    InboxRecord,
+    OutboxRecord,
+    RunRecord,
+    StoredActivity,
+    StoredChild,
+    StoredMessage,
+    StoredRun,
+    TimerRecord,
+    WorkflowKey,
+)
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, INBOX, OUTBOX, RUN, TIMER, Table
+
+if TYPE_CHECKING:
+    import asyncpg
+
+    from perdure.server.store.postgres.connections import Reader
+
+    Columns: TypeAlias = asyncpg.Record
+
+_RUN_WIDTH = len(RUN.columns)
+_VERSION = RUN.column_names.index("version")
+
+
+def _columns(table: Table, source: str) -> str:
+    return ", ".join(f"{source}.{name}" for name in table.column_names)
+
+
+def _event_data(run_id: str, event_id: str) -> str:
+    return f"(SELECT event.data FROM event WHERE event.run_id = {run_id} AND event.event_id = {event_id})"
+
+
+def _pending(table: Table, columns: str, order: str) -> str:
+    rows = f"SELECT ROW({columns}) FROM {table.name} AS pending WHERE pending.run_id = run.run_id ORDER BY {order}"
+    return f"ARRAY({rows})"
+
+
+RUN_COLUMNS = _columns(RUN, "run")
+"""What `run_record` makes a record of."""
+
+_SCHEDULED_EVENT = _event_data("pending.run_id", "pending.scheduled_event_id")
+_INITIATED_EVENT = _event_data("pending.run_id", "pending.initiated_event_id")
+_RUN_PARTS = ", ".join(
+    (
+        RUN_COLUMNS,
+        _event_data("run.run_id", "1"),
+        _pending(ACTIVITY, f"{_columns(ACTIVITY, 'pending')}, {_SCHEDULED_EVENT}", "pending.scheduled_event_id"),
+        _pending(TIMER, _columns(TIMER, "pending"), "pending.timer_id"),
+        _pending(BUFFERED_EVENT, _columns(BUFFERED_EVENT, "pending"), "pending.position"),
+        "ARRAY(SELECT request_id FROM request WHERE request.run_id = run.run_id ORDER BY request_id)",
+        _pending(CHILD, f"{_columns(CHILD, 'pending')}, {_INITIATED_EVENT}", "pending.initiated_event_id"),
+        _pending(
+            OUTBOX, f"pending.number, pending.kind, pending.initiated_event_id, {_INITIATED_EVENT}", "pending.number"
+        ),
+    )
+)
+
+LOAD_CURRENT_RUNS = (
+    f"SELECT {_RUN_PARTS} FROM unnest($1::text[], $2::text[]) AS wanted (namespace_id, workflow_id)"
+    " JOIN run ON run.namespace_id = wanted.namespace_id AND run.workflow_id = wanted.workflow_id"
+    " WHERE run.is_current"
+)
+LOAD_RUN = f"SELECT {_RUN_PARTS} FROM run WHERE run_id = $1"
+"""By its key alone: with the workflow id beside it, PostgreSQL may read all runs of that id instead."""
+
+
+async def load_current_runs(reader: Reader, keys: Sequence[WorkflowKey]) -> list[StoredRun | None]:
+    """See `Store.load_current_runs`."""
+    found: dict[WorkflowKey, StoredRun] = {}
+    namespace_ids = [key.namespace_id for key in keys]
+    workflow_ids = [key.workflow_id for key in keys]
+    for row in await reader.fetch(LOAD_CURRENT_RUNS, namespace_ids, workflow_ids):
+        stored = _stored_run(row)
+        found[WorkflowKey(stored.run.namespace_id, stored.run.workflow_id)] = stored
+    return [found.get(key) for key in keys]
+
+
+async def load_run(reader: Reader, key: WorkflowKey, run_id: str) -> StoredRun | None:
+    """See `Store.load_run`."""
+    stored = [_stored_run(row) for row in await reader.fetch(LOAD_RUN, run_id)]
+    return next((each for each in stored if (each.run.namespace_id, each.run.workflow_id) == key), None)
+
+
+def run_record(row: Columns) -> RunRecord:
+    """Make the record of a row that begins with the columns of `run`."""
+    # The record has the version that is stored and the one to store side by side; here they are the same.
+    return RunRecord(*(row[: _VERSION + 1] + row[_VERSION:_RUN_WIDTH]))
+
+
+def _stored_run(row: Columns) -> StoredRun:
+    started_event, activities, timers, buffered, request_ids, children, messages = row[_RUN_WIDTH:]
+    return StoredRun(
+        run=run_record(row),
+        started_event=started_event or b"",
+        activities=[StoredActivity(ActivityRecord(*columns[:-1]), columns[-1] or b"") for columns in activities],
+        timers=[TimerRecord(*columns) for columns in timers],
+        buffered=[BufferedEventRecord(*columns) for columns in buffered],
+        request_ids=request_ids,
+        children=[StoredChild(ChildRecord(*columns[:-1]), columns[-1] or b"") for columns in children],
+        messages=[
+            StoredMessage(number, kind, event_id, event or b"")
+            for number, kind, event_id, event in messages
+            if event_id
+        ],
+    )
+
+
+# --- history ------------------------------------------------------------------------------------------------------
+
+_EVENTS = (
+    "SELECT event_id, data FROM (SELECT event_id, data, row_number() OVER rising AS position,"
+    " sum(length(data)) OVER rising AS total FROM (SELECT event_id, data FROM event"
+    " WHERE run_id = $1 AND event_id >= $2 AND event_id < $3 ORDER BY event_id {order} LIMIT $4) AS page"
+    " WINDOW rising AS (ORDER BY event_id {order} ROWS UNBOUNDED PRECEDING)) AS measured"
+    " WHERE position = 1 OR total <= $5 ORDER BY event_id {order}"
+)
+"""Adding sizes up reads no value of its own: a large one lies elsewhere, with its size in the row."""
+
+EVENTS_ASCENDING = _EVENTS.format(order="ASC")
+EVENTS_DESCENDING = _EVENTS.format(order="DESC")
+
+
+async def read_events(
+    reader: Reader, run_id: str, first_event_id: int, end_event_id: int, max_events: int, max_bytes: int
+) -> list[StoredEvent]:
+    """See `Store.read_events`."""
+    rows = await reader.fetch(EVENTS_ASCENDING, run_id, first_event_id, end_event_id, max_events, max_bytes)
+    return [StoredEvent(*row) for row in rows]
+
+
+async def read_events_reverse(
+    reader: Reader, run_id: str, last_event_id: int, max_events: int, max_bytes: int
+) -> list[StoredEvent]:
+    """See `Store.read_events_reverse`."""
+    rows = await reader.fetch(EVENTS_DESCENDING, run_id, 1, last_event_id + 1, max_events, max_bytes)
+    return [StoredEvent(*row) for row in rows]
+
+
+# --- indexes over the state ---------------------------------------------------------------------------------------
+
+READY_WORKFLOW_TASKS = (
+    "SELECT namespace_id, workflow_id, run_id, 0, task_ready_at FROM run"
+    " WHERE namespace_id = $1 AND task_ready_queue = $2 ORDER BY task_ready_at, run_id LIMIT $3"
+)
+READY_ACTIVITY_TASKS = (
+    "SELECT namespace_id, workflow_id, run_id, scheduled_event_id, ready_at FROM activity"
+    " WHERE namespace_id = $1 AND task_queue = $2 AND ready_at <= $3"
+    " ORDER BY ready_at, run_id, scheduled_event_id LIMIT $4"
+)
+WORKFLOW_TASK_BACKLOG = "SELECT count(*), min(task_ready_at) FROM run WHERE namespace_id = $1 AND task_ready_queue = $2"
+ACTIVITY_TASK_BACKLOG = (
+    "SELECT count(*), min(ready_at) FROM activity WHERE namespace_id = $1 AND task_queue = $2 AND ready_at <= $3"
+)
+DUE_ALARMS = (
+    "SELECT namespace_id, workflow_id, run_id, alarm_at FROM run WHERE alarm_at < $1 ORDER BY alarm_at, run_id LIMIT $2"
+)
+
+
+async def ready_workflow_tasks(reader: Reader, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
+    """See `Store.ready_workflow_tasks`."""
+    return [ReadyTask(*row) for row in await reader.fetch(READY_WORKFLOW_TASKS, namespace_id, task_queue, limit)]
+
+
+async def ready_activity_tasks(
+    reader: Reader, namespace_id: str, task_queue: str, now: int, limit: int
+) -> list[ReadyTask]:
+    """See `Store.ready_activity_tasks`."""
+    rows = await reader.fetch(READY_ACTIVITY_TASKS, namespace_id, task_queue, now, limit)
+    return [ReadyTask(*row) for row in rows]
+
+
+async def workflow_task_backlog(reader: Reader, namespace_id: str, task_queue: str) -> Backlog:
+    """See `Store.workflow_task_backlog`."""
+    [row] = await reader.fetch(WORKFLOW_TASK_BACKLOG, namespace_id, task_queue)
+    return Backlog(*row)
+
+
+async def activity_task_backlog(reader: Reader, namespace_id: str, task_queue: str, now: int) -> Backlog:
+    """See `Store.activity_task_backlog`."""
+    [row] = await reader.fetch(ACTIVITY_TASK_BACKLOG, namespace_id, task_queue, now)
+    return Backlog(*row)
+
+
+async def due_alarms(reader: Reader, before: int, limit: int) -> list[DueAlarm]:
+    """See `Store.due_alarms`."""
+    return [DueAlarm(*row) for row in await reader.fetch(DUE_ALARMS, before, limit)]
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+READ_OUTBOX = (
+    f"SELECT {_columns(OUTBOX, 'measured')}, found FROM (SELECT head.*, row_number() OVER rising AS position,"
+    " sum(length(body)) OVER rising AS total, count(*) OVER () AS found"
+    " FROM (SELECT * FROM outbox ORDER BY run_id, number LIMIT $1) AS head"
+    " WINDOW rising AS (ORDER BY run_id, number ROWS UNBOUNDED PRECEDING)) AS measured"
+    " WHERE position = 1 OR (position < $1 AND total <= $2) ORDER BY run_id, number"
+)
+"""Looks one message further than may be returned: then it knows whether there are others."""
+READ_INBOX = (
+    f"SELECT {_columns(INBOX, 'inbox')} FROM inbox WHERE sender_run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
+)
+
+
+async def read_outbox(reader: Reader, max_messages: int, max_bytes: int) -> OutboxHead:
+    """See `Store.read_outbox`."""
+    rows = await reader.fetch(READ_OUTBOX, max_messages + 1, max_bytes)
+    is_all = not rows or rows[0]["found"] == len(rows)
+    return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], is_all)
+
+
+async def read_inbox(reader: Reader, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+    """See `Store.read_inbox`."""
+    rows = await reader.fetch(READ_INBOX, sender_run_id, *receiver)
+    return InboxRecord(*rows[0]) if rows else None
