@@ -20,7 +20,8 @@ from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.messages import Answer, ChildClosedMessage, Outcome
-from perdure.server.core.records import WorkflowKey
+from perdure.server.core.records import Relatives, RunRecord, WorkflowKey
+from perdure.server.core.stored import listed_relatives, stored_run
 from tests.server.core.commands import (
     SECOND,
     application_failure,
@@ -110,6 +111,24 @@ def test_the_child_knows_its_parent_and_its_root() -> None:
     grandchild = town["grandchild"].last(WorkflowExecutionStartedEventAttributes)
     assert grandchild.root_workflow_execution == me
     assert grandchild.parent_workflow_execution.workflow_id == "child"
+
+
+def test_a_listed_row_names_the_parent_and_the_root() -> None:
+    town, parent, child = family()
+    child.decide(start_child("grandchild"))
+    town.deliver()
+    grandchild = town["grandchild"]
+    assert listed_relatives(row_of(grandchild)) == Relatives(
+        parent.key.namespace_id, "child", child.run.run_id, "parent", parent.run.run_id
+    )
+    assert listed_relatives(row_of(parent)) is None
+    broken = row_of(grandchild)
+    broken.state = b"broken"
+    assert listed_relatives(broken) is None
+
+
+def row_of(story: Story) -> RunRecord:
+    return stored_run(story.run, story.history()).run
 
 
 def test_the_child_gets_what_the_command_says() -> None:
