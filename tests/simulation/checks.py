@@ -106,6 +106,7 @@ def fingerprint(database: MemoryDatabase) -> str:
 def check_end(database: MemoryDatabase, ledger: Ledger) -> None:
     """Check what the database holds in the end against what was acknowledged."""
     found = histories(database)
+    check_messages(database, found)
     for run_id, events in found.items():
         assert [event.event_id for event in events] == list(range(1, len(events) + 1)), f"{run_id} has gaps"
     _check_current_runs(database)
@@ -123,6 +124,43 @@ def check_end(database: MemoryDatabase, ledger: Ledger) -> None:
     for run_id, seen in ledger.seen_histories:
         if run_id not in ledger.deleted:
             assert found[run_id][: len(seen)] == seen, f"a client was told events of {run_id} that are not there"
+
+
+def check_messages(database: MemoryDatabase, found: dict[str, list[HistoryEvent]]) -> None:
+    """Check that every message has come to its end, that each had its effect once, and that both sides agree."""
+    assert not database.tables.outbox, f"never delivered: {list(database.tables.outbox.values())}"
+    assert not database.tables.inbox, f"left over: {list(database.tables.inbox.values())}"
+    first_runs: dict[tuple[str, int], str] = {}
+    for run_id, events in found.items():
+        start = events[0].workflow_execution_started_event_attributes
+        if start.parent_initiated_event_id and not start.continued_execution_run_id:
+            which = (start.parent_workflow_execution.run_id, start.parent_initiated_event_id)
+            assert which not in first_runs, f"{run_id} and {first_runs[which]} are the same child"
+            first_runs[which] = run_id
+    for run_id, events in found.items():
+        for event in events:
+            _check_child_event(run_id, event, found, first_runs)
+
+
+def _check_child_event(
+    run_id: str,
+    event: HistoryEvent,
+    found: dict[str, list[HistoryEvent]],
+    first_runs: dict[tuple[str, int], str],
+) -> None:
+    which = event.WhichOneof("attributes") or ""
+    if not which.startswith("child_workflow_execution_"):
+        return
+    attributes = getattr(event, which)
+    child_run_id = attributes.workflow_execution.run_id
+    if child_run_id not in found:
+        # It was deleted.
+        return
+    if which == "child_workflow_execution_started_event_attributes":
+        assert first_runs[run_id, attributes.initiated_event_id] == child_run_id
+    else:
+        closing = found[child_run_id][-1].WhichOneof("attributes") or ""
+        assert closing == which.removeprefix("child_"), f"{child_run_id}: {closing}, its parent has {which}"
 
 
 def check_all_closed(database: MemoryDatabase) -> None:

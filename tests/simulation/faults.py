@@ -12,13 +12,14 @@ from enum import Enum, auto
 
 import msgspec
 
-from perdure.server.core.records import StoredRun, WorkflowKey
+from perdure.server.core.records import InboxRecord, StoredRun, WorkflowKey
 from perdure.server.store.interface import (
     Batch,
     BatchRejected,
     Claim,
     CommitUnknown,
     DueAlarm,
+    OutboxHead,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
@@ -243,6 +244,15 @@ class FaultyStore(MemoryStore):
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         await self._reads.reading()
         return await super().due_alarms(before, limit)
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        head = await super().read_outbox(max_messages, max_bytes)
+        await self._reads.reading()
+        return head
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        await self._reads.reading()
+        return await super().read_inbox(receiver, sender_run_id)
 
 
 def _loop_time() -> float:

@@ -65,10 +65,39 @@ class ForcedTaskStep(msgspec.Struct, tag="forced"):
     name: str
 
 
+class ChildStep(msgspec.Struct, tag="child"):
+    """Start a child, under the parent's id and this name, and wait for its end whatever that is."""
+
+    name: str
+    program: Program
+    policy: int = 1
+    """A `ParentClosePolicy`."""
+    attempts: int = 1
+    is_awaited: bool = True
+    """Whether to wait for its end, or only until it has started."""
+
+
+class SignalOtherStep(msgspec.Struct, tag="signal other"):
+    """Signal another workflow, and wait until it is known whether that was done. The name is the signal's."""
+
+    name: str
+    workflow_id: str
+
+
+class CancelOtherStep(msgspec.Struct, tag="cancel other"):
+    """Request the cancellation of another workflow, and wait until it is known whether that was done."""
+
+    name: str
+    workflow_id: str
+
+
+Waiting = ActivityStep | TimerStep | ChildStep | SignalOtherStep | CancelOtherStep
+
+
 class AllStep(msgspec.Struct, tag="all"):
     """Do these at the same time and wait for all."""
 
-    steps: list[ActivityStep | TimerStep]
+    steps: Sequence[Waiting]
 
 
 class RaceStep(msgspec.Struct, tag="race"):
@@ -78,7 +107,7 @@ class RaceStep(msgspec.Struct, tag="race"):
     timer: TimerStep
 
 
-Step = ActivityStep | TimerStep | MarkerStep | SignalsStep | ForcedTaskStep | AllStep | RaceStep
+Step = Waiting | MarkerStep | SignalsStep | ForcedTaskStep | AllStep | RaceStep
 
 
 class Program(msgspec.Struct):
@@ -127,9 +156,12 @@ class View:
     def __init__(self, events: Sequence[HistoryEvent]) -> None:
         start = events[0].workflow_execution_started_event_attributes
         self.program = _decode(start.input.payloads[0].data)
+        self.workflow_id = start.workflow_id
         self.attempt = start.attempt
         self.scheduled: dict[str, int] = {}
         self.closed: set[str] = set()
+        self.running: set[str] = set()
+        """Children that have started."""
         self.cancelled: set[str] = set()
         self.markers: set[str] = set()
         self.signals = 0
@@ -163,6 +195,29 @@ class View:
             case "timer_canceled":
                 self.closed.add(attributes.timer_id)
                 self.cancelled.add(attributes.timer_id)
+            case "start_child_workflow_execution_initiated":
+                self._name(event, attributes.workflow_id.rpartition("/")[2])
+            case "signal_external_workflow_execution_initiated" | (
+                "request_cancel_external_workflow_execution_initiated"
+            ):
+                self._name(event, attributes.control)
+            case "child_workflow_execution_started":
+                self.running.add(self._names[attributes.initiated_event_id])
+            case (
+                "start_child_workflow_execution_failed"
+                | "child_workflow_execution_completed"
+                | "child_workflow_execution_failed"
+                | "child_workflow_execution_canceled"
+                | "child_workflow_execution_timed_out"
+                | "child_workflow_execution_terminated"
+                | "external_workflow_execution_signaled"
+                | "signal_external_workflow_execution_failed"
+                | "external_workflow_execution_cancel_requested"
+                | "request_cancel_external_workflow_execution_failed"
+            ):
+                name = self._names[attributes.initiated_event_id]
+                assert name not in self.closed, f"{name} ended twice"
+                self.closed.add(name)
             case "marker_recorded":
                 self.markers.add(attributes.marker_name)
             case "workflow_execution_signaled":
@@ -171,6 +226,10 @@ class View:
                 self.cancel_requested = True
             case _:
                 return
+
+    def _name(self, event: HistoryEvent, name: str) -> None:
+        self.scheduled[name] = event.event_id
+        self._names[event.event_id] = name
 
 
 def decide(events: Sequence[HistoryEvent]) -> Decision:
@@ -213,11 +272,27 @@ def _advance(step: Step, view: View, decision: Decision) -> bool:
             return _wait_for(step, view, decision)
 
 
-def _wait_for(step: ActivityStep | TimerStep, view: View, decision: Decision) -> bool:
+def _wait_for(step: Waiting, view: View, decision: Decision) -> bool:
     if step.name not in view.scheduled:
-        decision.commands.append(_schedule(step) if isinstance(step, ActivityStep) else _start_timer(step))
+        decision.commands.append(_begin(step, view))
         return False
+    if isinstance(step, ChildStep) and not step.is_awaited and step.name in view.running:
+        return True
     return step.name in view.closed
+
+
+def _begin(step: Waiting, view: View) -> Command:
+    match step:
+        case ActivityStep():
+            return _schedule(step)
+        case TimerStep():
+            return _start_timer(step)
+        case ChildStep():
+            return _start_child(step, view)
+        case SignalOtherStep():
+            return _signal_other(step)
+        case CancelOtherStep():
+            return _cancel_other(step)
 
 
 def _race(step: RaceStep, view: View, decision: Decision) -> bool:
@@ -257,6 +332,36 @@ def _start_timer(step: TimerStep) -> Command:
     command = Command(command_type=CommandType.COMMAND_TYPE_START_TIMER)
     command.start_timer_command_attributes.timer_id = step.name
     command.start_timer_command_attributes.start_to_fire_timeout.CopyFrom(duration_of(int(step.seconds * 1e9)))
+    return command
+
+
+def _start_child(step: ChildStep, view: View) -> Command:
+    command = Command(command_type=CommandType.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION)
+    attributes = command.start_child_workflow_execution_command_attributes
+    attributes.workflow_id = f"{view.workflow_id}/{step.name}"
+    attributes.workflow_type.CopyFrom(WorkflowType(name="simulated"))
+    attributes.task_queue.CopyFrom(TaskQueue(name=WORKFLOWS))
+    attributes.input.CopyFrom(input_of(step.program))
+    attributes.parent_close_policy = step.policy  # type: ignore[assignment]  # a plain number
+    policy = RetryPolicy(maximum_attempts=step.attempts, backoff_coefficient=2.0)
+    policy.initial_interval.CopyFrom(duration_of(500_000_000))
+    attributes.retry_policy.CopyFrom(policy)
+    return command
+
+
+def _signal_other(step: SignalOtherStep) -> Command:
+    command = Command(command_type=CommandType.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION)
+    attributes = command.signal_external_workflow_execution_command_attributes
+    attributes.execution.workflow_id = step.workflow_id
+    attributes.signal_name = attributes.control = step.name
+    return command
+
+
+def _cancel_other(step: CancelOtherStep) -> Command:
+    command = Command(command_type=CommandType.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION)
+    attributes = command.request_cancel_external_workflow_execution_command_attributes
+    attributes.workflow_id = step.workflow_id
+    attributes.control = step.name
     return command
 
 

@@ -21,7 +21,7 @@ Workload = Callable[[World], Awaitable[None]]
 """Does what it does while faults happen, and then until all its workflows have ended."""
 
 SEEDS_OF_CI: Final = 500
-WORKLOADS: Final = 4
+WORKLOADS: Final = 6
 SEEDS_PER_TEST: Final = 25
 LIMIT_SECONDS: Final = 3 * 3600.0
 """Loop time after which a workflow that has not ended never will."""

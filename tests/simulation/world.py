@@ -232,6 +232,9 @@ def _settings(rng: random.Random) -> EngineSettings:
         alarm_horizon_seconds=rng.choice((0.5, 5.0, 60.0)),
         alarms_in_memory=rng.choice((2, 20_000)),
         alarms_at_once=rng.choice((1, 500)),
+        outbox_messages=rng.choice((1, 2, 10_000)),
+        outbox_rescan_seconds=rng.choice((2.0, 60.0)),
+        messages_at_once=rng.choice((1, 2, 500)),
         task_history_events=rng.choice((3, 1_000)),
         history_page_bytes=rng.choice((300, 1_000_000)),
         matcher=MatcherSettings(

@@ -35,7 +35,7 @@ from perdure.server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
 
-_NEW_OBJECTS_PER_COLLECTION: Final = 10_000
+_NEW_OBJECTS_PER_COLLECTION: Final = 50_000
 """Python's own is 700."""
 
 

@@ -12,11 +12,24 @@ from temporalio.api.command.v1 import (
     ModifyWorkflowPropertiesCommandAttributes,
     RecordMarkerCommandAttributes,
     RequestCancelActivityTaskCommandAttributes,
+    RequestCancelExternalWorkflowExecutionCommandAttributes,
     ScheduleActivityTaskCommandAttributes,
+    SignalExternalWorkflowExecutionCommandAttributes,
+    StartChildWorkflowExecutionCommandAttributes,
     StartTimerCommandAttributes,
     UpsertWorkflowSearchAttributesCommandAttributes,
 )
-from temporalio.api.common.v1 import ActivityType, Memo, Payload, Payloads, RetryPolicy, SearchAttributes
+from temporalio.api.common.v1 import (
+    ActivityType,
+    Header,
+    Memo,
+    Payload,
+    Payloads,
+    RetryPolicy,
+    SearchAttributes,
+    WorkflowExecution,
+    WorkflowType,
+)
 from temporalio.api.enums.v1 import CommandType, ContinueAsNewInitiator
 from temporalio.api.failure.v1 import ApplicationFailureInfo, Failure
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -102,6 +115,61 @@ def cancel_activity(scheduled_event_id: int) -> Command:
     return Command(
         command_type=_Type.COMMAND_TYPE_REQUEST_CANCEL_ACTIVITY_TASK,
         request_cancel_activity_task_command_attributes=attributes,
+    )
+
+
+def start_child(workflow_id: str = "child", **fields: object) -> Command:
+    attributes = StartChildWorkflowExecutionCommandAttributes(
+        workflow_id=workflow_id,
+        workflow_type=WorkflowType(name="Shipment"),
+        input=payloads("parcel"),
+        header=Header(fields={"trace": payload("7")}),
+        **fields,  # type: ignore[arg-type]  # fields are those of the message
+    )
+    return Command(
+        command_type=_Type.COMMAND_TYPE_START_CHILD_WORKFLOW_EXECUTION,
+        start_child_workflow_execution_command_attributes=attributes,
+    )
+
+
+def signal_external(
+    workflow_id: str = "other",
+    *,
+    run_id: str = "",
+    name: str = "ping",
+    namespace: str = "",
+    child_only: bool = False,
+    size: int = 0,
+) -> Command:
+    attributes = SignalExternalWorkflowExecutionCommandAttributes(
+        namespace=namespace,
+        execution=WorkflowExecution(workflow_id=workflow_id, run_id=run_id),
+        signal_name=name,
+        input=payloads("x" * size or "ball"),
+        header=Header(fields={"trace": payload("7")}),
+        control="control",
+        child_workflow_only=child_only,
+    )
+    return Command(
+        command_type=_Type.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION,
+        signal_external_workflow_execution_command_attributes=attributes,
+    )
+
+
+def cancel_external(
+    workflow_id: str = "other", *, run_id: str = "", namespace: str = "", child_only: bool = False
+) -> Command:
+    attributes = RequestCancelExternalWorkflowExecutionCommandAttributes(
+        namespace=namespace,
+        workflow_id=workflow_id,
+        run_id=run_id,
+        reason="not needed any more",
+        control="control",
+        child_workflow_only=child_only,
+    )
+    return Command(
+        command_type=_Type.COMMAND_TYPE_REQUEST_CANCEL_EXTERNAL_WORKFLOW_EXECUTION,
+        request_cancel_external_workflow_execution_command_attributes=attributes,
     )
 
 

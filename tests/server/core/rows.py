@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from perdure.server.core.invariants import stored_difference
-from perdure.server.core.records import EntityWrite, StoredActivity, StoredRun, WorkflowKey
+from perdure.server.core.messages import Message, message_of
+from perdure.server.core.records import (
+    ChildRecord,
+    EntityWrite,
+    InboxRecord,
+    StoredActivity,
+    StoredChild,
+    StoredMessage,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.core.stored import restore
 from perdure.server.core.workflow import Workflow
 from perdure.server.store.memory.database import Change, Pending, Tables
@@ -21,6 +31,20 @@ class Rows:
     def events(self, run_id: str) -> list[bytes]:
         events = self._tables.events.get(run_id, {})
         return [events[event_id].data for event_id in sorted(events)]
+
+    def outbox(self) -> list[Message]:
+        """Return the messages that are not acknowledged, as they are read from the store."""
+        return [message_of(record) for _, record in sorted(self._tables.outbox.items())]
+
+    @property
+    def inbox(self) -> dict[tuple[str, str, str], InboxRecord]:
+        """The rows of the inbox."""
+        return self._tables.inbox
+
+    @property
+    def children(self) -> list[ChildRecord]:
+        """The rows of pending children, of all runs."""
+        return [child for pending in self._tables.pending.values() for child in pending.children.values()]
 
     def runs(self, key: WorkflowKey) -> list[StoredRun]:
         """Return every run of a workflow id as the store gives it back."""
@@ -47,4 +71,12 @@ class Rows:
             timers=[timer for _, timer in sorted(pending.timers.items())],
             buffered=[event for _, event in sorted(pending.buffered.items())],
             request_ids=sorted(pending.request_ids),
+            children=[
+                StoredChild(record, events[event_id].data) for event_id, record in sorted(pending.children.items())
+            ],
+            messages=[
+                StoredMessage(number, sent.kind, sent.initiated_event_id, events[sent.initiated_event_id].data)
+                for (sender_run_id, number), sent in sorted(self._tables.outbox.items())
+                if sender_run_id == run_id and sent.initiated_event_id
+            ],
         )

@@ -153,6 +153,7 @@ def _memory(run: Run) -> tuple[object, ...]:
         repr(run.queries),
         repr(run.activities),
         repr(run.timers),
+        repr(run.mail),
         repr(run.buffered),
         sorted(run.request_ids),
         (len(run.tail), run.tail_first_event_id, run.tail_bytes),

@@ -12,7 +12,7 @@ DECIDED = [*STARTED, "WorkflowTaskStarted", "WorkflowTaskCompleted"]
 
 def started_story(**limits: int) -> Story:
     """A run that was just started, under these limits."""
-    story = Story(limits=Limits(**limits))
+    story = Story(limits=Limits(**limits) if limits else None)
     story.start()
     return story
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from itertools import count
 from typing import TypeVar
+from zlib import crc32
 
 import msgspec
 from temporalio.api.command.v1 import Command
@@ -78,6 +79,8 @@ from tests.server.core.step_check import StepCheck
 NOW = 1_767_225_600 * SECOND
 KEY = WorkflowKey("namespace-id", "order-7")
 QUEUE = "orders"
+EXACT = Limits(activity_timeout_grace=0)
+"""Limits under which every timeout is told the moment it is due, so that a story's times are plain numbers."""
 STICKY = "sticky-of-worker-1"
 
 T = TypeVar("T")
@@ -92,20 +95,25 @@ class Story:
     """One workflow id and the time.
 
     Args:
-        limits: The limits of its namespace.
+        limits: The limits of its namespace; without any, the defaults with exact timeouts.
         cuts: Whether what a step changed is stored right after it.
+        key: Of the workflow.
+        rows: Where it is stored; None for rows of its own.
     """
 
-    def __init__(self, *, limits: Limits | None = None, cuts: bool = True) -> None:
+    def __init__(
+        self, *, limits: Limits | None = None, cuts: bool = True, key: WorkflowKey = KEY, rows: Rows | None = None
+    ) -> None:
+        self.key = key
         self.now = NOW
-        self.limits = limits or Limits()
+        self.limits = limits or EXACT
         self.namespace = NamespaceRecord(KEY.namespace_id, "default", 1, "", "", {}, 86_400, NOW, {"Colour": 2})
-        self.workflow = Workflow(KEY)
-        self.rows = Rows()
+        self.workflow = Workflow(key)
+        self.rows = rows or Rows()
         self.effects: list[Effect] = []
         self.last_step = Step(None)
         self.writes: list[EntityWrite] = []
-        self._cuts = cuts
+        self.cuts = cuts
         self._ids = count(1)
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -121,7 +129,7 @@ class Story:
         self.last_step = step
         self.effects = step.effects
         check.step_is_sound(given, step)
-        if self._cuts:
+        if self.cuts:
             self.cut()
         return step.reply
 
@@ -135,8 +143,8 @@ class Story:
 
     def crash(self) -> None:
         """Forget what was not cut, and read the workflow anew."""
-        self.workflow = Workflow(KEY)
-        for stored in self.rows.runs(KEY):
+        self.workflow = Workflow(self.key)
+        for stored in self.rows.runs(self.key):
             self.workflow.add(restore(stored))
 
     def forget_old_runs(self) -> None:
@@ -167,7 +175,9 @@ class Story:
         return Circumstances(self.now, self.new_run_id, self.new_nonce, self.namespace, self.limits)
 
     def new_run_id(self) -> str:
-        return f"run-{next(self._ids)}"
+        if self.key == KEY:
+            return f"run-{next(self._ids)}"
+        return f"00000000-0000-7000-8000-{crc32(self.key.workflow_id.encode()):08x}{next(self._ids):04x}"
 
     def new_nonce(self) -> str:
         return f"nonce-{next(self._ids)}"
@@ -175,10 +185,11 @@ class Story:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def start(self, **fields: object) -> StartReply:
-        return _as(StartReply, self.do(Start("", build(StartWorkflowExecutionRequest, _start_fields(fields)))))
+        given = {"workflow_id": self.key.workflow_id, **_start_fields(fields)}
+        return _as(StartReply, self.do(Start("", build(StartWorkflowExecutionRequest, given))))
 
     def signal_with_start(self, **fields: object) -> StartReply:
-        given = {"signal_name": "paid", **_start_fields(fields)}
+        given = {"workflow_id": self.key.workflow_id, "signal_name": "paid", **_start_fields(fields)}
         request = build(SignalWithStartWorkflowExecutionRequest, given)
         return _as(StartReply, self.do(SignalWithStart("", request)))
 
@@ -209,8 +220,10 @@ class Story:
         *,
         run_id: str = "",
         reject: QueryRejectCondition.ValueType = QueryRejectCondition.QUERY_REJECT_CONDITION_NONE,
+        waits: float = 30,
     ) -> object:
-        return self.do(Query(run_id, query_id, WorkflowQuery(query_type="status"), reject))
+        query = WorkflowQuery(query_type="status")
+        return self.do(Query(run_id, query_id, query, reject, self.now + nanos(waits)))
 
     # --- workflow workers ---------------------------------------------------------------------------------------------
 
@@ -281,7 +294,7 @@ class Story:
 
     def _activity_token(self, task: PollActivityTaskQueueResponse | str) -> ActivityToken:
         if isinstance(task, str):
-            return ActivityToken(*KEY, self.run.run_id, 0, task, 0, "")
+            return ActivityToken(*self.key, self.run.run_id, 0, task, 0, "")
         return decode_activity(task.task_token)
 
     # --- what happened ------------------------------------------------------------------------------------------------
@@ -322,7 +335,7 @@ class Story:
     def rows_of(self, run_id: str = "") -> bytes:
         """Return a run's stored rows as bytes, to compare."""
         wanted = run_id or self.run.run_id
-        return msgspec.msgpack.encode([stored for stored in self.rows.runs(KEY) if stored.run.run_id == wanted])
+        return msgspec.msgpack.encode([stored for stored in self.rows.runs(self.key) if stored.run.run_id == wanted])
 
 
 def token_of(task: WorkflowTaskStarted) -> WorkflowTaskToken:
@@ -346,7 +359,6 @@ def _start_fields(fields: dict[str, object]) -> dict[str, object]:
     defaults = build(StartWorkflowExecutionRequest, {})
     defaults.workflow_task_timeout.FromSeconds(10)
     return {
-        "workflow_id": KEY.workflow_id,
         "workflow_type": WorkflowType(name="Order"),
         "task_queue": TaskQueue(name=QUEUE),
         "workflow_task_timeout": defaults.workflow_task_timeout,

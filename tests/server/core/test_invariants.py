@@ -11,7 +11,7 @@ from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionSignaledEve
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import InvariantBroken
-from perdure.server.core.events import build_event
+from perdure.server.core.events import Event, build_event, event_of
 from perdure.server.core.invariants import check_invariants, rebuild, recorded, stored_difference
 from perdure.server.core.machines import activity, query, timer, workflow_task
 from perdure.server.core.run import RUNNING, Run
@@ -96,7 +96,7 @@ BROKEN: dict[str, tuple[Callable[[], Story], Break, str]] = {
     "open with a close time": (idle_story, lambda run, events: setattr(run, "closed_at", 1), "has a close time"),
     "closed with buffered events": (
         closed_story,
-        lambda run, events: run.buffered.append(HistoryEvent(event_type=events[-1].event_type)),
+        lambda run, events: run.buffered.append(event_of(events[-1])),
         "events are still buffered",
     ),
     "the tail": (idle_story, lambda run, events: run.tail.pop(), "the tail reaches"),
@@ -239,7 +239,7 @@ def test_checking_changes_nothing() -> None:
 
 def test_a_run_is_rebuilt_from_its_history() -> None:
     story = busy_story()
-    rebuilt = rebuild(KEY, story.run.run_id, [*story.history(), *story.run.buffered])
+    rebuilt = rebuild(KEY, story.run.run_id, [*story.history(), *map(_message, story.run.buffered)])
     assert recorded(rebuilt) == recorded(story.run)
     assert rebuilt is not story.run
 
@@ -250,3 +250,7 @@ def test_what_the_store_gives_back_is_compared_field_by_field() -> None:
     assert stored_difference(story.run, restore(stored)) == ""
     stored.run = msgspec.structs.replace(stored.run, transition_count=1)
     assert stored_difference(story.run, restore(stored)).startswith("transition_count: ")
+
+
+def _message(event: Event) -> HistoryEvent:
+    return HistoryEvent.FromString(event.serialize())

@@ -8,6 +8,7 @@ what was not cut, answers come late, twice or by id, and alarms ring early, in t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from random import Random
 
@@ -17,14 +18,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import QueryResultType, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.history.v1 import (
+    TimerFiredEventAttributes,
+    WorkflowExecutionCompletedEventAttributes,
+    WorkflowExecutionFailedEventAttributes,
+    WorkflowExecutionTerminatedEventAttributes,
+)
 from temporalio.api.query.v1 import WorkflowQueryResult
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import Refusal
+from perdure.server.core.events import build_event
 from perdure.server.core.inputs import (
+    Acknowledge,
     AnswerQuery,
     Delete,
+    Deliver,
     Locate,
     ResetStickiness,
     ResumeOffers,
@@ -36,6 +46,9 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.limits import Limits
 from perdure.server.core.machines import activity, query, workflow_task
+from perdure.server.core.machines.child import Child
+from perdure.server.core.messages import Answer, ChildClosedMessage, Message, Outcome
+from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import StartReply, WorkflowTaskCompleted, WorkflowTaskStarted
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import decode_activity
@@ -43,6 +56,7 @@ from tests.server.core.commands import (
     SECOND,
     application_failure,
     cancel_activity,
+    cancel_external,
     cancel_timer,
     cancel_workflow,
     complete_workflow,
@@ -52,10 +66,12 @@ from tests.server.core.commands import (
     record_marker,
     retry_policy,
     schedule_activity,
+    signal_external,
+    start_child,
     start_timer,
     upsert_search_attributes,
 )
-from tests.server.core.story import QUEUE, STICKY, Story
+from tests.server.core.story import KEY, QUEUE, STICKY, Story
 
 ANSWER = WorkflowQueryResult(result_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -94,13 +110,17 @@ def any_command(run: Run, dice: Random) -> Command:
         lambda: schedule_activity(activity_id, eager=True, retry=retry_policy(attempts=1)),
         lambda: cancel_activity(dice.choice(_cancellable(run))),
         lambda: dice.choice((record_marker(), upsert_search_attributes(Colour="red"), modify_memo(note="x"))),
+        lambda: dice.choice((signal_external, cancel_external))(dice.choice(("other", KEY.workflow_id))),
+        lambda: start_child(f"child {dice.randrange(3)}"),
     )
-    return dice.choices(makers, weights=(3, 3, 1, 1, 1, 1, 1, 1, 1))[0]()
+    return dice.choices(makers, weights=(3, 3, 1, 1, 1, 1, 1, 1, 1, 3, 3))[0]()
 
 
 def _timer_ids(run: Run) -> Sequence[str]:
-    fired = [event.timer_fired_event_attributes.timer_id for event in run.buffered]
-    return [*run.timers, *filter(None, fired)] or ["unknown"]
+    fired = [
+        event.attributes.timer_id for event in run.buffered if isinstance(event.attributes, TimerFiredEventAttributes)
+    ]
+    return [*run.timers, *fired] or ["unknown"]
 
 
 def _cancellable(run: Run) -> Sequence[int]:
@@ -292,6 +312,38 @@ class Life(RuleBasedStateMachine):
             answers.append(lambda: story.take_back_activity(task))
         self.attempt(dice.choice(answers))
 
+    # --- other workflows ----------------------------------------------------------------------------------------------
+
+    @precondition(has_run)
+    @rule(seed=SEEDS)
+    def hear(self, seed: int) -> None:
+        """Get the answer to a message, perhaps once more or long after, or the word of a child that has closed."""
+        dice, story = Random(seed), self.story
+        sent = story.rows.outbox()
+        if sent and dice.random() < 0.7:
+            message = dice.choice(sent)
+            answer = Answer(dice.choice((Outcome.DONE, Outcome.DONE, *Outcome)), "run of child")
+            story.do(Acknowledge(message.sender_run_id, message, answer))
+            return
+        children = list(story.run.mail.children.values()) if story.run.mail is not None else []
+        if children:
+            self.hear_of_the_end(dice.choice(children), dice)
+
+    def hear_of_the_end(self, child: Child, dice: Random) -> None:
+        story = self.story
+        closing = dice.choice(
+            (
+                WorkflowExecutionCompletedEventAttributes(),
+                WorkflowExecutionFailedEventAttributes(),
+                WorkflowExecutionTerminatedEventAttributes(),
+            )
+        )
+        event = build_event(7, story.now, closing).serialize()
+        body = ChildClosedMessage(story.run.run_id, child.initiated_event_id, "run of child", event)
+        sender = WorkflowKey(KEY.namespace_id, child.workflow_id)
+        message = Message(sender, "run of child", story.key, 1, story.now, body)
+        story.do(Deliver(story.run.run_id, message, None))
+
     # --- time, the store and accidents --------------------------------------------------------------------------------
 
     @rule(seed=SEEDS)
@@ -336,7 +388,7 @@ class Life(RuleBasedStateMachine):
 
     def lose_stickiness(self) -> None:
         for given in (ResumeOffers(""), ResetStickiness(""), StickyWorkerGone("", STICKY)):
-            self.story.do(given)
+            self.attempt(partial(self.story.do, given))
 
     def teardown(self) -> None:
         """Let time run out: what waits is never stuck for ever, and what is closed is deleted in the end."""
@@ -352,6 +404,7 @@ def _waits_for_somebody(run: Run) -> bool:
         or run.task.state is workflow_task.State.SCHEDULED
         or any(pending.state is not activity.State.BACKING_OFF for pending in run.activities.values())
         or bool(run.previous_started_event_id)
+        or run.mail is not None
     )
 
 
@@ -369,6 +422,7 @@ WALK: Sequence[Walk] = (
     (2, lambda life: life.tasks, Life.spoil),
     (12, Life.has_activities, Life.perform),
     (2, Life.has_run, Life.answer_anything),
+    (4, Life.has_run, Life.hear),
     (6, Life.has_run, Life.let_time_pass),
     (1, Life.has_run, Life.ring_late),
     (5, Life.has_run, Life.disturb),

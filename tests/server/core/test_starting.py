@@ -17,8 +17,9 @@ from temporalio.api.workflow.v1 import OnConflictOptions
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.effects import WorkflowTaskReady
-from perdure.server.core.errors import AlreadyExists, InvalidArgument
+from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
+from perdure.server.core.replies import StartReply
 from tests.server.core.commands import SECOND, cancel_workflow, complete_workflow, fail_workflow, payloads
 from tests.server.core.story import Story
 
@@ -34,6 +35,58 @@ def open_story() -> Story:
     story = Story()
     story.start(request_id="first-request")
     return story
+
+
+# --- a repeated start whose first reply had the first workflow task ---------------------------------------------------
+
+
+def eager_story() -> tuple[Story, StartReply]:
+    story = Story()
+    return story, story.start(request_id="first-request", request_eager_execution=True)
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_repeated_eager_start_gets_its_task_once_more(crashes: bool) -> None:
+    story, first = eager_story()
+    if crashes:
+        story.crash()
+    again = story.start(request_id="first-request", request_eager_execution=True)
+    assert first.eager_task is not None
+    assert again.eager_task is not None
+    assert again.eager_task.response == first.eager_task.response
+    assert again.eager_task.is_repeated
+    assert (again.eager_task.history.first_event_id, again.eager_task.history.end_event_id) == (1, 4)
+    story.complete(again.eager_task)
+    with pytest.raises(NotFound):
+        story.complete(first.eager_task)
+
+
+def test_a_repeated_start_that_does_not_ask_for_the_task_does_not_get_it() -> None:
+    story, _ = eager_story()
+    assert story.start(request_id="first-request").eager_task is None
+
+
+def test_a_task_that_was_completed_is_not_handed_out_again() -> None:
+    story, first = eager_story()
+    assert first.eager_task is not None
+    story.complete(first.eager_task)
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
+
+
+def test_the_second_task_of_a_run_is_not_handed_out_for_the_first() -> None:
+    story, first = eager_story()
+    assert first.eager_task is not None
+    story.complete(first.eager_task)
+    story.signal()
+    story.poll()
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
+
+
+def test_a_first_task_that_timed_out_is_left_to_those_who_poll() -> None:
+    story, _ = eager_story()
+    story.wait(10)
+    story.poll()
+    assert story.start(request_id="first-request", request_eager_execution=True).eager_task is None
 
 
 # --- an open run ------------------------------------------------------------------------------------------------------
@@ -102,6 +155,34 @@ def test_who_uses_the_existing_run_may_attach_its_request_id_and_links() -> None
     story.crash()
     story.start(**given)
     assert story.names().count("WorkflowExecutionOptionsUpdated") == 1
+
+
+def test_conflict_options_that_attach_nothing_are_recorded_all_the_same() -> None:
+    story = open_story()
+    story.start(request_id="second-request", on_conflict_options=OnConflictOptions(), **USE_EXISTING)
+    assert not story.last(WorkflowExecutionOptionsUpdatedEventAttributes).attached_request_id
+    story.start(request_id="third-request", **USE_EXISTING)
+    assert story.names().count("WorkflowExecutionOptionsUpdated") == 1
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_attached_request_id_is_known_after_the_run_closed(crashes: bool) -> None:
+    story = open_story()
+    options = OnConflictOptions(attach_request_id=True)
+    story.start(request_id="attached", on_conflict_options=options, **USE_EXISTING)
+    story.terminate()
+    if crashes:
+        story.crash()
+    reply = story.start(request_id="attached", on_conflict_options=options, **USE_EXISTING)
+    assert (reply.run_id, reply.started) == (story.run.run_id, False)
+    assert reply.status == _Status.WORKFLOW_EXECUTION_STATUS_TERMINATED
+
+
+def test_the_request_id_of_a_signal_is_none_of_a_start() -> None:
+    story = open_story()
+    story.signal(request_id="signal")
+    story.terminate()
+    assert story.start(request_id="signal", **USE_EXISTING).started
 
 
 def test_the_existing_run_may_be_terminated() -> None:
@@ -187,7 +268,8 @@ def test_signal_with_start_begins_a_run_with_the_signal() -> None:
 def test_signal_with_start_repeated_is_answered_with_the_run_it_made() -> None:
     story = Story()
     run_id = story.signal_with_start(request_id="r").run_id
-    assert story.signal_with_start(request_id="r").run_id == run_id
+    again = story.signal_with_start(request_id="r")
+    assert (again.run_id, again.started) == (run_id, False)
     assert story.names().count("WorkflowExecutionSignaled") == 1
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from temporalio.api.enums.v1 import QueryRejectCondition
-from temporalio.api.query.v1 import WorkflowQuery
 
 from perdure.server.core.errors import NotFound
-from perdure.server.core.inputs import Describe, Query
+from perdure.server.core.inputs import Describe
 from perdure.server.core.workflow import Workflow
 from tests.server.core.commands import complete_workflow, continue_as_new, schedule_activity
 from tests.server.core.stories import idle_story, started_story
@@ -36,7 +34,7 @@ def test_an_unknown_workflow_is_not_found() -> None:
 
 def test_an_unknown_run_is_not_found() -> None:
     story = started_story()
-    with pytest.raises(NotFound, match=r"^workflow not found for ID: order-7 and run ID: other$"):
+    with pytest.raises(NotFound, match=r'^workflow execution not found for workflow ID "order-7" and run ID "other"$'):
         story.describe("other")
 
 
@@ -80,7 +78,7 @@ def test_old_runs_are_forgotten_when_they_hold_nothing() -> None:
 
 def test_an_old_run_stays_while_a_query_waits() -> None:
     story, first = chain_story()
-    story.do(Query(first, "q1", WorkflowQuery(query_type="status"), QueryRejectCondition.QUERY_REJECT_CONDITION_NONE))
+    story.query("q1", run_id=first)
     assert story.workflow.holds_undurable_state()
     story.forget_old_runs()
     assert first in story.workflow.runs

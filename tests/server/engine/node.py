@@ -223,7 +223,13 @@ class Node:
         return await self.engine.submit(key_of(workflow_id), given)
 
     async def start_workflow(
-        self, workflow_id: str = "w", *, request_id: str = "", task_seconds: int = 10, eager: bool = False
+        self,
+        workflow_id: str = "w",
+        *,
+        request_id: str = "",
+        task_seconds: int = 10,
+        delay_seconds: int = 0,
+        eager: bool = False,
     ) -> StartReply:
         request = StartWorkflowExecutionRequest(
             namespace="default",
@@ -232,6 +238,7 @@ class Node:
             task_queue=TaskQueue(name=QUEUE),
             workflow_task_timeout=seconds(task_seconds),
             request_id=request_id or f"start {workflow_id}",
+            workflow_start_delay=seconds(delay_seconds),
             request_eager_execution=eager,
             workflow_id_reuse_policy=1,  # type: ignore[arg-type]  # ALLOW_DUPLICATE
             workflow_id_conflict_policy=1,  # type: ignore[arg-type]  # FAIL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import pytest
 
@@ -92,28 +91,11 @@ async def test_a_load_that_failed_is_refused_and_the_next_one_tries_again() -> N
 
 
 @in_virtual_time
-async def test_a_row_that_cannot_be_read_back_concerns_only_its_own_workflow(caplog: pytest.LogCaptureFixture) -> None:
-    database = await with_workflows("broken", "whole")
-    database.tables.runs[database.tables.current[key_of("broken")]].state = b"\xff"
-    cache, store = await cache_on(database)
-    store.loading.shut()
-    await started(cache.load(key_of("first")))
-    broken, whole = await started(cache.load(key_of("broken"))), await started(cache.load(key_of("whole")))
-    with caplog.at_level(logging.ERROR):
-        store.loading.open()
-        assert (await whole).current is not None
-        with pytest.raises(Unavailable):
-            await broken
-    assert "broken" in caplog.text
-    assert (await cache.load(key_of("another"))).current is None, "the loader has died"
-
-
-@in_virtual_time
 async def test_it_takes_no_more_memory_than_it_may() -> None:
     names = [f"w{number}" for number in range(20)]
     cache, _ = await cache_on(await with_workflows(*names), bytes_max=50_000)
     for name in names:
-        cache.touched(await cache.load(key_of(name)))
+        cache.changed(await cache.load(key_of(name)))
         assert cache.bytes <= 50_000
     assert 1 < len(cache) < 20
 
@@ -122,10 +104,10 @@ async def test_it_takes_no_more_memory_than_it_may() -> None:
 async def test_the_least_recently_used_goes_first() -> None:
     cache, store = await cache_on(await with_workflows("a", "b", "c"), bytes_max=1_000_000)
     for name in ("a", "b"):
-        cache.touched(await cache.load(key_of(name)))
+        cache.changed(await cache.load(key_of(name)))
     small, _ = await cache_on(store.database, bytes_max=cache.bytes)
     for name in ("a", "b", "a", "c"):
-        small.touched(await small.load(key_of(name)))
+        small.changed(await small.load(key_of(name)))
     assert small.peek(key_of("b")) is None
     assert small.peek(key_of("a")) is not None
 
@@ -134,8 +116,8 @@ async def test_the_least_recently_used_goes_first() -> None:
 async def test_what_is_not_durable_is_never_forgotten() -> None:
     held = {key_of("held")}
     cache, _ = await cache_on(await with_workflows("held", "other"), bytes_max=1, held=held)
-    cache.touched(await cache.load(key_of("held")))
-    cache.touched(await cache.load(key_of("other")))
+    cache.changed(await cache.load(key_of("held")))
+    cache.changed(await cache.load(key_of("other")))
     assert cache.peek(key_of("held")) is not None
     assert cache.peek(key_of("other")) is None
 
@@ -157,7 +139,7 @@ async def test_a_run_with_a_query_that_waits_is_never_forgotten() -> None:
 @in_virtual_time
 async def test_an_id_without_a_workflow_takes_no_memory() -> None:
     cache, _ = await cache_on(await with_workflows())
-    cache.touched(await cache.load(key_of("nobody")))
+    cache.changed(await cache.load(key_of("nobody")))
     assert (len(cache), cache.bytes) == (0, 0)
 
 

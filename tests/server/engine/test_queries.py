@@ -7,7 +7,13 @@ import contextlib
 
 import pytest
 
-from perdure.server.core.errors import DeadlineExceeded, InvalidArgument, NotFound, ResourceExhausted
+from perdure.server.core.errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
 from perdure.server.core.inputs import Delete
 from perdure.server.engine.matching import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
@@ -120,4 +126,16 @@ async def test_a_query_is_given_out_again_where_its_history_could_not_be_read() 
         query = await started(node.query())
         task = await node.poll(wait_seconds=1)
         assert task.query.query_type == "query"
+        query.cancel()
+
+
+@in_virtual_time
+async def test_a_query_waits_for_a_delayed_first_task_as_long_as_its_caller() -> None:
+    async with running() as node:
+        await node.start_workflow(delay_seconds=20)
+        with pytest.raises(FailedPrecondition, match="not scheduled yet"):
+            await node.query(wait_seconds=19)
+        query = await started(node.query(wait_seconds=21))
+        task = await node.poll(wait_seconds=30)
+        assert len(task.queries) == 1
         query.cancel()

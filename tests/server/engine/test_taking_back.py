@@ -176,3 +176,18 @@ async def test_an_eager_first_task_is_taken_back_where_its_client_hung_up() -> N
         node.faults.before_commit.open()
         assert (await node.poll(wait_seconds=5)).task_token
         assert asyncio.get_running_loop().time() < 1
+
+
+@in_virtual_time
+async def test_an_eager_first_task_that_went_out_already_is_not_taken_back() -> None:
+    async with running() as node:
+        first = await node.start_workflow(eager=True)
+        node.faults.before_commit.shut()
+        signal = await started(node.signal())
+        repeated = await started(node.start_workflow(eager=True))
+        await hang_up(repeated)
+        node.faults.before_commit.open()
+        await signal
+        await settle()
+        assert first.eager_task is not None
+        await node.complete(await node.engine.with_history(first.eager_task))

@@ -137,6 +137,8 @@ async def test_a_registered_namespace_is_there_at_once() -> None:
     assert told.config.workflow_execution_retention_ttl == DAY
     by_id = await describe_namespace(served.server, DescribeNamespaceRequest(id=info.id), CALL)
     assert by_id == told
+    with pytest.raises(InvalidArgument, match="Both ID and Name specified"):
+        await describe_namespace(served.server, DescribeNamespaceRequest(id=info.id, namespace=info.name), CALL)
     assert info.id in served.rows.rows
 
 

@@ -16,7 +16,7 @@ from temporalio.api.common.v1 import (
     SearchAttributes,
     WorkflowType,
 )
-from temporalio.api.enums.v1 import TaskQueueKind, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
+from temporalio.api.enums.v1 import EventType, TaskQueueKind, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflow.v1 import OnConflictOptions, VersioningOverride
 from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
@@ -249,6 +249,18 @@ async def test_the_reply_links_to_the_start_of_the_run() -> None:
     link = response.link.workflow_event
     assert (link.namespace, link.workflow_id, link.run_id, link.event_ref.event_id) == ("default", "w", "run-1", 1)
     assert not response.HasField("eager_workflow_task")
+
+
+async def test_the_reply_links_to_the_request_that_was_attached_to_an_open_run() -> None:
+    served = await serve()
+    served.engine.answer = lambda _: StartReply("run-1", False, 1)
+    options = OnConflictOptions(attach_request_id=True)
+    request = start_request(request_id="attached", on_conflict_options=options)
+    response = await start_workflow_execution(served.server, request, CALL)
+    link = response.link.workflow_event
+    assert not link.HasField("event_ref")
+    assert link.request_id_ref.request_id == "attached"
+    assert link.request_id_ref.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED
 
 
 async def test_an_eager_first_task_comes_with_its_history() -> None:

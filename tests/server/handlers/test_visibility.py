@@ -110,6 +110,8 @@ async def test_a_run_is_listed_with_all_that_is_known() -> None:
     assert info.execution_time.ToNanoseconds() - info.start_time.ToNanoseconds() == SECOND
     assert info.execution_duration.ToNanoseconds() == 2 * SECOND
     assert info.memo.fields["m"].data == b"1"
+    assert info.root_execution == info.execution
+    assert not info.first_run_id, "as in Temporal, only a description tells it"
 
 
 async def test_an_open_run_has_no_close_time() -> None:

@@ -227,3 +227,17 @@ async def test_a_faulty_signal_with_start_is_refused(changes: dict[str, object],
         await signal_with_start_workflow_execution(served.server, signal_with_start(**changes), CALL)
     assert refused.value.message == message
     assert served.engine.submitted == []
+
+
+async def test_a_first_run_id_that_cannot_be_one_is_left_to_the_rules() -> None:
+    served = await serve()
+    there = execution("w")
+    terminate = TerminateWorkflowExecutionRequest(
+        namespace="default", workflow_execution=there, first_execution_run_id="not-a-uuid"
+    )
+    await terminate_workflow_execution(served.server, terminate, CALL)
+    cancel = RequestCancelWorkflowExecutionRequest(
+        namespace="default", workflow_execution=there, first_execution_run_id="not-a-uuid"
+    )
+    await request_cancel_workflow_execution(served.server, cancel, CALL)
+    assert [type(sent) for _, sent in served.engine.submitted] == [Terminate, RequestCancel]

@@ -12,6 +12,7 @@ from typing import Protocol
 import asyncpg
 import pytest
 
+from perdure.server.core.records import ChildRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import Store
 from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.sqlite import SqliteStore
@@ -160,6 +161,17 @@ async def _fill(store: Store) -> None:
         ),
     ]
     order.timers = [rows.timer("run-17", "reminder", fires_at=rows.START + 30 * rows.SECOND)]
+    order.mail = MailWrite(
+        children=[
+            ChildRecord("run-17", 9, rows.NAMESPACE, "order-17", "parcel-17", "run-p", "Parcel", 10, rows.START),
+            ChildRecord("run-17", 11, rows.NAMESPACE, "order-17", "letter-17", None, "Letter", 0, rows.START),
+        ],
+        outbox=[
+            OutboxRecord(
+                "run-17", 2, rows.NAMESPACE, "order-17", rows.NAMESPACE, "letter-17", "start child", 11, rows.START, b""
+            )
+        ],
+    )
     closed = rows.run("order-1", "run-1", status=rows.FAILED, closed_at=rows.START + rows.SECOND)
     await writer.commit(
         order, rows.write("order-1", closed), rows.write("order-2", rows.run("order-2", "run-2", task_state="none"))
@@ -221,6 +233,34 @@ async def test_timers_and_events_are_readable(shell: Shell) -> None:
     ]
 
 
+async def test_children_and_messages_are_readable(shell: Shell) -> None:
+    parcel, letter = await shell.select("SELECT * FROM pending_children ORDER BY initiated_event_id")
+    assert parcel == {
+        "namespace": "default",
+        "workflow_id": "order-17",
+        "run_id": "run-17",
+        "child_workflow_id": "parcel-17",
+        "child_run_id": "run-p",
+        "child_workflow_type": "Parcel",
+        "status": "started",
+        "initiated": _AT,
+        "initiated_event_id": 9,
+    }
+    assert (letter["child_run_id"], letter["status"]) == (None, "initiated")
+    [message] = await shell.select("SELECT * FROM messages")
+    assert message == {
+        "namespace": "default",
+        "workflow_id": "order-17",
+        "run_id": "run-17",
+        "kind": "start child",
+        "to_namespace": "default",
+        "to_workflow_id": "letter-17",
+        "since": _AT,
+        "number": 2,
+        "initiated_event_id": 11,
+    }
+
+
 async def test_waiting_says_what_since_when_and_why(shell: Shell) -> None:
     found = await shell.select(
         "SELECT workflow_id, waits_for, name, since, until, reason FROM waiting"
@@ -237,6 +277,9 @@ async def test_waiting_says_what_since_when_and_why(shell: Shell) -> None:
             "it failed and will be retried; last failure: card declined",
         ),
         ("order-17", "activity", "Charge", _AT, None, "no worker has taken it"),
+        ("order-17", "child workflow", "Parcel", _AT, None, "it has not closed: parcel-17"),
+        ("order-17", "child workflow", "Letter", _AT, None, "it is being started: letter-17"),
+        ("order-17", "delivery", "start child", _AT, None, "not delivered yet to letter-17"),
         ("order-17", "timer", "reminder", None, _after(30), "it is not due yet"),
         ("order-17", "workflow task", "Order", _after(0.5), None, "no worker has taken it"),
         ("order-2", "message", None, None, None, "nothing is pending: only a message from outside can move it"),

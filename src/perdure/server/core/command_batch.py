@@ -7,8 +7,8 @@ will be. A bad command fails the task; since nothing was changed by then, there 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType, WorkflowTaskFailedCause
 
@@ -18,34 +18,39 @@ from perdure.server.core.registry import command_rules
 from perdure.server.core.run import Run
 
 
-class IdsInUse:
+class Outgoing(msgspec.Struct, gc=False):
+    """How many messages to other workflows will be pending, and which children this task starts."""
+
+    children: int = 0
+    external_signals: int = 0
+    external_cancels: int = 0
+    new_children: set[str] = set()
+
+
+class IdsInUse(msgspec.Struct, gc=False):
     """The ids of what is pending: those the run holds, and what the commands before have changed about them.
 
     Nothing is copied: a run may hold thousands, and most tasks touch few.
     """
 
-    __slots__ = ("_changed", "_held")
-
-    def __init__(self, held: Container[str]) -> None:
-        self._held = held
-        self._changed: dict[str, bool] = {}
+    held: Container[str]
+    changed: dict[str, bool] = {}
 
     def __contains__(self, name: str) -> bool:
         """Return whether the id is in use."""
-        changed = self._changed.get(name)
-        return name in self._held if changed is None else changed
+        changed = self.changed.get(name)
+        return name in self.held if changed is None else changed
 
     def add(self, name: str) -> None:
         """Note that an id comes into use."""
-        self._changed[name] = True
+        self.changed[name] = True
 
     def remove(self, name: str) -> None:
         """Note that an id is free."""
-        self._changed[name] = False
+        self.changed[name] = False
 
 
-@dataclass(slots=True)
-class CommandBatch:
+class CommandBatch(msgspec.Struct, gc=False):
     """What the checks of one task's commands know and keep."""
 
     run: Run
@@ -59,8 +64,21 @@ class CommandBatch:
     canceled_activities: set[int]
     next_command_event_id: int
     buffered_left: int
-    retracted_timers: set[str] = field(default_factory=set)
+    retracted_timers: set[str] = set()
     """Timers that fired into the buffer and are cancelled by this task."""
+    _outgoing: Outgoing | None = None
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """What the run has to do with other workflows; counted for the first command that asks."""
+        if self._outgoing is None:
+            mail = self.run.mail
+            self._outgoing = Outgoing()
+            if mail is not None:
+                self._outgoing.children = len(mail.children)
+                self._outgoing.external_signals = len(mail.external_signals)
+                self._outgoing.external_cancels = len(mail.external_cancels)
+        return self._outgoing
 
 
 def check_commands(

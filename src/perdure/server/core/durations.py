@@ -38,6 +38,11 @@ def timestamp_of(nanoseconds: int) -> Timestamp:
     return Timestamp(seconds=seconds, nanos=nanos)
 
 
+def set_time(timestamp: Timestamp, nanoseconds: int) -> None:
+    """Change a time in place, given in nanoseconds since the epoch."""
+    timestamp.seconds, timestamp.nanos = divmod(nanoseconds, _SECOND)
+
+
 def duration_fault(duration: Duration) -> str | None:
     """Say what is wrong with a duration a caller sent, None if nothing is. An unset one is right, it is 0."""
     if (duration.seconds > 0 and duration.nanos < 0) or (duration.seconds < 0 and duration.nanos > 0):

@@ -10,10 +10,11 @@ import msgspec
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.query.v1 import WorkflowQueryResult
 
+from perdure.server.core.messages import Message
 from perdure.server.core.records import WorkflowKey
 
 
-class WorkflowTaskReady(msgspec.Struct):
+class WorkflowTaskReady(msgspec.Struct, gc=False):
     """The run's workflow task waits in `task_queue`. `sticky` queues are given up when nobody polls them."""
 
     key: WorkflowKey
@@ -23,7 +24,7 @@ class WorkflowTaskReady(msgspec.Struct):
     ready_at: int
 
 
-class ActivityTaskReady(msgspec.Struct):
+class ActivityTaskReady(msgspec.Struct, gc=False):
     """An activity waits in `task_queue`."""
 
     key: WorkflowKey
@@ -33,7 +34,7 @@ class ActivityTaskReady(msgspec.Struct):
     ready_at: int
 
 
-class QueryReady(msgspec.Struct):
+class QueryReady(msgspec.Struct, gc=False):
     """A query waits for any worker of `task_queue`; there is no workflow task it could go with."""
 
     key: WorkflowKey
@@ -43,7 +44,7 @@ class QueryReady(msgspec.Struct):
     query_id: str
 
 
-class QueryAnswered(msgspec.Struct):
+class QueryAnswered(msgspec.Struct, gc=False):
     """A query has its answer, or failed for a reason of its own."""
 
     query_id: str
@@ -53,7 +54,7 @@ class QueryAnswered(msgspec.Struct):
     """Why there is no result where the worker gave none; empty otherwise."""
 
 
-class AlarmSet(msgspec.Struct):
+class AlarmSet(msgspec.Struct, gc=False):
     """The run wants to be woken at `due`, not when it said before; None: not at all."""
 
     key: WorkflowKey
@@ -63,13 +64,13 @@ class AlarmSet(msgspec.Struct):
     """Whether the index of alarms has one as early; what is only in memory, as a held start, has none there."""
 
 
-class HistoryAdvanced(msgspec.Struct):
+class HistoryAdvanced(msgspec.Struct, gc=False):
     """The run has new durable events, or is closed."""
 
     run_id: str
 
 
-class HistoryGrowsLarge(msgspec.Struct):
+class HistoryGrowsLarge(msgspec.Struct, gc=False):
     """Operators should hear of it: the run comes near the limit at which it is terminated."""
 
     key: WorkflowKey
@@ -78,6 +79,28 @@ class HistoryGrowsLarge(msgspec.Struct):
     size_bytes: int
 
 
+class MessageSent(msgspec.Struct, gc=False):
+    """A message to another workflow id waits to be delivered."""
+
+    message: Message
+
+
+class MessageWithdrawn(msgspec.Struct, gc=False):
+    """A message need not be delivered any more."""
+
+    sender_run_id: str
+    receiver: WorkflowKey
+    number: int
+
+
 Effect = (
-    WorkflowTaskReady | ActivityTaskReady | QueryReady | QueryAnswered | AlarmSet | HistoryAdvanced | HistoryGrowsLarge
+    WorkflowTaskReady
+    | ActivityTaskReady
+    | QueryReady
+    | QueryAnswered
+    | AlarmSet
+    | HistoryAdvanced
+    | HistoryGrowsLarge
+    | MessageSent
+    | MessageWithdrawn
 )

@@ -23,7 +23,7 @@ _FORCE_CLOSE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_CO
 def enforce(t: Transition) -> None:
     """Hold the run of a finished step to its limits."""
     run, limits = t.run, t.world.limits
-    if not run.is_open:
+    if not run.is_open or (_is_small(run, limits) and not run.buffered):
         return
     if run.next_event_id - 1 > limits.history_count_error:
         closure.terminate(t, reason=HISTORY_TOO_LONG)
@@ -38,6 +38,17 @@ def enforce(t: Transition) -> None:
         t.effects.append(HistoryGrowsLarge(run.key, run.run_id, run.next_event_id - 1, run.history_size_bytes))
 
 
+def _is_small(run: Run, limits: Limits) -> bool:
+    """Whether the history is within all its limits, as nearly all are."""
+    events, size = run.next_event_id - 1, run.history_size_bytes
+    return (
+        events <= limits.history_count_warn
+        and events <= limits.history_count_error
+        and size <= limits.history_size_warn
+        and size <= limits.history_size_error
+    )
+
+
 def _grows_large(run: Run, limits: Limits) -> bool:
     return run.next_event_id - 1 > limits.history_count_warn or run.history_size_bytes > limits.history_size_warn
 
@@ -45,4 +56,4 @@ def _grows_large(run: Run, limits: Limits) -> bool:
 def _waits_too_much(run: Run, count: int, size: int) -> bool:
     if not run.buffered:
         return False
-    return len(run.buffered) > count or sum(event.ByteSize() for event in run.buffered) > size
+    return len(run.buffered) > count or sum(len(event.serialize()) for event in run.buffered) > size

@@ -10,9 +10,10 @@
     |   +-- ResourceExhausted       a limit is reached; SDKs retry this for ten seconds
     |   +-- Unimplemented           this server does not have that RPC or option
     +-- Retryable                   the server could not, this time
-        +-- Unavailable             try again: a batch failed, the server is stopping, the store is away
-        +-- Aborted                 a concurrent change got in between: try again
-        +-- DeadlineExceeded        the caller's time ran out
+    |   +-- Unavailable             try again: a batch failed, the server is stopping, the store is away
+    |   +-- Aborted                 a concurrent change got in between: try again
+    |   +-- DeadlineExceeded        the caller's time ran out
+    +-- DataLoss                    what is stored cannot be read back: only an operator can mend that
     InvariantBroken                 a bug of ours; the entity is dropped from memory and reloaded
 
 An error carries `detail`, a message of `temporal.api.errordetails.v1`, where the protocol names one. This module must
@@ -87,6 +88,10 @@ class Aborted(Retryable):
 
 class DeadlineExceeded(Retryable):
     """The caller's time ran out before there was an answer."""
+
+
+class DataLoss(ServerError):
+    """What is stored cannot be read back. Trying again does not help; an operator has to act."""
 
 
 class InvariantBroken(Exception):

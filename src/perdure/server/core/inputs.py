@@ -25,10 +25,12 @@ from temporalio.api.workflowservice.v1 import (
     TerminateWorkflowExecutionRequest,
 )
 
+from perdure.server.core.messages import Answer, Message
+from perdure.server.core.records import InboxRecord
 from perdure.server.core.tokens import ActivityToken, WorkflowTaskToken
 
 
-class Input(msgspec.Struct):
+class Input(msgspec.Struct, gc=False):
     """The base of all inputs. A read changes nothing; its answer still waits for what it has seen to be durable."""
 
     run_id: str
@@ -90,6 +92,8 @@ class Query(Input):
     query_id: str
     query: WorkflowQuery
     reject_condition: QueryRejectCondition.ValueType
+    wait_until: int
+    """How long its caller waits for the answer, in nanoseconds since the epoch."""
 
 
 class WithdrawQuery(Input):
@@ -202,6 +206,24 @@ class HeartbeatActivity(Input):
     details: bytes
     """Serialised `Payloads`, empty for none."""
     identity: str
+
+
+# --- messages between workflow ids ------------------------------------------------------------------------------------
+
+
+class Deliver(Input):
+    """A message has come; `run_id` is that of its body. Reply: `Answer`. It never refuses: a refusal is an answer."""
+
+    message: Message
+    received: InboxRecord | None
+    """The last message of the same sending run that the store knows to have had an effect here."""
+
+
+class Acknowledge(Input):
+    """The receiver has answered a message that `run_id` sent, which may be gone. Reply: None."""
+
+    message: Message
+    answer: Answer
 
 
 # --- the engine itself ------------------------------------------------------------------------------------------------

@@ -8,18 +8,19 @@ consistent; nothing waits for nobody; and the stored form gives the same run bac
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from typing import Final
 
+from msgspec import structs
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 
 from perdure._machine import IllegalMove
 from perdure.server.core.errors import InvariantBroken
-from perdure.server.core.events import attributes_of
-from perdure.server.core.machines import activity, closure, query, start, timer, workflow_task
+from perdure.server.core.events import attributes_of, event_of
+from perdure.server.core.machines import activity, child, closure, query, start, timer, workflow_task
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.mail import Mail
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.registry import alarm_rules
 from perdure.server.core.run import Run, apply
@@ -80,7 +81,7 @@ def rebuild(key: WorkflowKey, run_id: str, events: Sequence[HistoryEvent]) -> Ru
     run = start.new_run(key, run_id, events[0])
     for event in events:
         try:
-            apply(run, event)
+            apply(run, event_of(event))
         except (IllegalMove, KeyError) as error:
             name = EventType.Name(event.event_type)
             raise InvariantBroken(
@@ -129,6 +130,16 @@ def recorded(run: Run) -> dict[str, object]:
         )
         for scheduled_event_id, pending in run.activities.items()
     }
+    mail = run.mail or Mail()
+    facts["children"] = {
+        initiated_event_id: (pending.attributes, pending.initiated_at, pending.state, pending.run_id)
+        for initiated_event_id, pending in mail.children.items()
+    }
+    facts["started events of children"] = {
+        initiated_event_id: pending.started_event_id for initiated_event_id, pending in mail.children.items()
+    }
+    facts["external signals"] = {event_id: pending.attributes for event_id, pending in mail.external_signals.items()}
+    facts["external cancels"] = {event_id: pending.attributes for event_id, pending in mail.external_cancels.items()}
     return facts
 
 
@@ -162,7 +173,8 @@ def _check_history(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 
 def _check_rebuilt(run: Run, events: Sequence[HistoryEvent]) -> None:
-    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *run.buffered]))
+    buffered = [HistoryEvent.FromString(event.serialize()) for event in run.buffered]
+    rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *buffered]))
     for name, live in recorded(run).items():
         if live != rebuilt[name]:
             raise _broken(run, f"{name}: memory has {live!r}, history says {rebuilt[name]!r}")
@@ -218,6 +230,8 @@ def _check_nothing_waits_for_nobody(run: Run) -> None:
         )
         if pending.state is not activity.State.SCHEDULED:
             _require_alarm(run, activity.ALARM, scheduled_event_id, f"a {pending.state.name} activity")
+    if run.mail is not None:
+        _check_messages(run, run.mail)
     for pending_timer in run.timers.values():
         _require_alarm(run, timer.ALARM, pending_timer.alarm_key, "a timer")
     if not run.is_open and not run.changes.deleted:
@@ -226,11 +240,26 @@ def _check_nothing_waits_for_nobody(run: Run) -> None:
         _check_query(run, pending_query)
 
 
+def _check_messages(run: Run, mail: Mail) -> None:
+    """Whatever waits for an answer has a message in flight. A started child has its own: it says when it closes."""
+    numbers = [signal.message for signal in mail.external_signals.values()]
+    numbers += [cancel.message for cancel in mail.external_cancels.values()]
+    for pending_child in mail.children.values():
+        _require(pending_child.state is not child.State.CLOSED, run, "a child is closed and pending")
+        if pending_child.state is child.State.INITIATED:
+            numbers.append(pending_child.message)
+        else:
+            _require(bool(pending_child.run_id), run, "a child has started and its run is not known")
+    _require(all(0 < number <= mail.sent for number in numbers), run, f"messages {numbers} are not in flight")
+    _require(len(set(numbers)) == len(numbers), run, f"two things wait for the same message: {numbers}")
+
+
 def _check_query(run: Run, pending: query.PendingQuery) -> None:
     state, name = pending.state, f"query {pending.query_id}"
     _require(state is not query.State.GONE, run, f"{name} has ended and is still pending")
     if state is query.State.WAITING:
-        _require(run.task.is_pending, run, f"{name} waits for a workflow task, and none is pending")
+        comes = run.task.is_pending or (run.is_open and run.waits_for_first_task)
+        _require(comes, run, f"{name} waits for a workflow task, and none is pending")
     if state is query.State.ATTACHED:
         _require(run.task.is_started, run, f"{name} went with a workflow task that no worker has")
 
@@ -281,11 +310,12 @@ def _check_stored(run: Run, events: Sequence[HistoryEvent]) -> None:
 
 def stored_difference(run: Run, restored: Run) -> str:
     """Say in what a run that was read from the store differs from the one that was written; empty if in nothing."""
-    for entry in fields(Run):
-        name = entry.name
-        if name in _NOT_STORED or (name == "request_ids" and not run.is_open):
+    for name in Run.__struct_fields__:
+        if name in _NOT_STORED:
             continue
         live, read = getattr(run, name), getattr(restored, name)
+        if name == "mail":
+            live, read = live or Mail(), read or Mail()
         if name == "task":
             live, read = _storable_task(live), _storable_task(read)
         if live != read:
@@ -297,7 +327,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
     """Return a workflow task as the store keeps it: a start that is only held, or is over, did not happen."""
     if task.state is TaskState.STARTED:
         return task
-    return replace(
+    return structs.replace(
         task,
         state=TaskState.SCHEDULED if task.is_pending else TaskState.NONE,
         scheduled_at=task.scheduled_at if task.is_pending else 0,
@@ -308,6 +338,7 @@ def _storable_task(task: WorkflowTask) -> WorkflowTask:
         identity="",
         history_size_bytes=0,
         suggests_continue_as_new=(),
+        held_event=None,
     )
 
 

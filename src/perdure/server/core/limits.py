@@ -1,7 +1,7 @@
-"""Every limit of the engine, by name, with Temporal's default. Data only; who checks a limit is the module it concerns.
+"""Every limit of the engine, by name; the defaults are Temporal's where it has the limit. Data only.
 
-Sizes are bytes, counts are plain, durations are nanoseconds. An operator changes a limit by building another `Limits`;
-nothing in the engine may hold a second copy of one of these numbers.
+Who checks a limit is the module it concerns. Sizes are bytes, counts are plain, durations are nanoseconds. An operator
+changes a limit by building another `Limits`; nothing in the engine may hold a second copy of one of these numbers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MINUTE = 60 * _SECOND
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits one namespace's runs live under. The defaults are Temporal's."""
+    """The limits one namespace's runs live under. The defaults are Temporal's where it has the limit."""
 
     # --- names and messages ------------------------------------------------------------------------------------------
 
@@ -69,6 +69,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     pending_activities: int = 2_000
     """Pending activities from which on scheduling one more fails the workflow task."""
+    pending_child_workflows: int = 2_000
+    """Pending child workflows from which on starting one more fails the workflow task."""
+    pending_external_signals: int = 2_000
+    """Pending signals to other workflows from which on sending one more fails the workflow task."""
+    pending_external_cancels: int = 2_000
+    """Pending cancel requests to other workflows from which on sending one more fails the workflow task."""
     signals_per_execution: int = 10_000
     """Signals one run takes in all."""
     buffered_events_count: int = 100
@@ -91,5 +97,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
+    activity_timeout_grace: int = 300_000_000
+    """How late the timeout of a started activity is told, so that an answer sent just in time is still taken.
+
+    Temporal has no such limit, but a queue of timers that tells a timeout up to a second late.
+    """
     run_interval_min: int = 1 * _SECOND
     """Shortest time from the start of a run to the start of its successor: no tight loop of runs."""

@@ -19,7 +19,7 @@ class WorkflowKey(NamedTuple):
     workflow_id: str
 
 
-class RunRecord(msgspec.Struct):
+class RunRecord(msgspec.Struct, gc=False):
     """One row per run, rewritten by every transition of it.
 
     `version` is the row's version after this write; a store writes it only where the stored version is one less per
@@ -120,7 +120,65 @@ class RequestRecord(NamedTuple):
     request_id: str
 
 
-class EntityWrite(msgspec.Struct):
+class ChildRecord(NamedTuple):
+    """One pending child workflow of a run."""
+
+    run_id: str
+    initiated_event_id: int
+    namespace_id: str
+    workflow_id: str
+    """The parent's."""
+    child_workflow_id: str
+    child_run_id: str | None
+    """The first run of the child, None while it is not known to have started."""
+    child_workflow_type: str
+    started_event_id: int
+    """0 while that event is not there, or waits for the started workflow task to end."""
+    initiated_at: int
+
+
+class OutboxRecord(NamedTuple):
+    """One message that its receiver has not acknowledged, by (run_id, number). It outlives the run that sent it."""
+
+    run_id: str
+    number: int
+    namespace_id: str
+    workflow_id: str
+    receiver_namespace_id: str
+    receiver_workflow_id: str
+    kind: str
+    initiated_event_id: int
+    """The sender's event that the message belongs to; 0 for none."""
+    sent_at: int
+    body: bytes
+
+
+class InboxRecord(NamedTuple):
+    """The last message of one run that had an effect on a workflow id, while the sender still has it in its outbox."""
+
+    sender_run_id: str
+    namespace_id: str
+    workflow_id: str
+    number: int
+    run_id: str
+    """The run it had its effect on."""
+
+
+class MailWrite(msgspec.Struct, gc=False):
+    """What one entity changed of its dealings with other workflow ids."""
+
+    children: list[ChildRecord] = []
+    """Rows to insert or replace, by (run_id, initiated_event_id)."""
+    children_removed: list[tuple[str, int]] = []
+    outbox: list[OutboxRecord] = []
+    outbox_removed: list[tuple[str, int]] = []
+    inbox: list[InboxRecord] = []
+    """Rows to insert or replace, by (sender_run_id, namespace_id, workflow_id)."""
+    inbox_removed: list[tuple[str, str, str, int]] = []
+    """Rows to remove, by their key, unless their number is greater: a message's row goes with that of the outbox."""
+
+
+class EntityWrite(msgspec.Struct, gc=False):
     """All that one entity changed since the last cut. Valid or nothing: a store applies all of it or none."""
 
     key: WorkflowKey
@@ -136,9 +194,14 @@ class EntityWrite(msgspec.Struct):
     buffered: list[BufferedEventRecord] = []
     requests: list[RequestRecord] = []
     runs_closed: list[str] = []
-    """Run ids whose activities, timers, buffered events and requests are all removed, after everything above."""
+    """Run ids whose activities, timers and buffered events are all removed, after everything above.
+
+    Request ids stay as long as the history: a repeated request is answered the same before and after the close.
+    """
     runs_deleted: list[str] = []
-    """Run ids of which nothing stays: visibility, pending things and history; after everything above."""
+    """Run ids of which nothing stays: visibility, pending things, request ids and history; after everything above."""
+    mail: MailWrite | None = None
+    """What the entity has to do with others; None where that is nothing."""
 
 
 class StoredActivity(NamedTuple):
@@ -146,6 +209,23 @@ class StoredActivity(NamedTuple):
 
     record: ActivityRecord
     scheduled_event: bytes
+
+
+class StoredChild(NamedTuple):
+    """A pending child workflow with the history event that asked for it."""
+
+    record: ChildRecord
+    initiated_event: bytes
+
+
+class StoredMessage(NamedTuple):
+    """What a run must know of a message that is not acknowledged: its number, its kind and the event it belongs to."""
+
+    number: int
+    kind: str
+    initiated_event_id: int
+    initiated_event: bytes
+    """Empty where it belongs to none."""
 
 
 class StoredRun(msgspec.Struct):
@@ -158,6 +238,9 @@ class StoredRun(msgspec.Struct):
     timers: list[TimerRecord] = []
     buffered: list[BufferedEventRecord] = []
     request_ids: list[str] = []
+    children: list[StoredChild] = []
+    messages: list[StoredMessage] = []
+    """Undelivered ones of this run."""
 
 
 class NamespaceRecord(msgspec.Struct):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 from temporalio.api.command.v1 import Command
-from temporalio.api.history.v1 import HistoryEvent
 
-from perdure.server.core.events import event_type_of
+from perdure.server.core import messages
+from perdure.server.core.events import Event, event_type_of
 from perdure.server.core.inputs import Input
+from perdure.server.core.messages import Answer, Body
 
 if TYPE_CHECKING:
     from perdure.server.core.command_batch import CommandBatch
@@ -22,9 +23,13 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 I = TypeVar("I", bound=Input)  # noqa: E741
+B = TypeVar("B", bound=Body)
 
-Applier = Callable[["Run", HistoryEvent, Message], None]
+Applier = Callable[["Run", Event, Message], None]
 InputHandler = Callable[["Transition", Input], object]
+MessageHandler = Callable[["Transition", messages.Message, Body], Answer]
+_Deliverer = Callable[["Transition", messages.Message, B], Answer]
+AnswerHandler = Callable[["Transition", Body, Answer], None]
 
 
 class CommandRule(NamedTuple):
@@ -46,14 +51,16 @@ appliers: dict[int, Applier] = {}
 command_rules: dict[int, CommandRule] = {}
 input_handlers: dict[type, InputHandler] = {}
 alarm_rules: dict[str, AlarmRule] = {}
+message_handlers: dict[type, MessageHandler] = {}
+answer_handlers: dict[type, AnswerHandler] = {}
 
 
 def applies(
     attributes_class: type[M],
-) -> Callable[[Callable[[Run, HistoryEvent, M], None]], Callable[[Run, HistoryEvent, M], None]]:
+) -> Callable[[Callable[[Run, Event, M], None]], Callable[[Run, Event, M], None]]:
     """Register the function that evolves a run by one type of event. It may not refuse."""
 
-    def register(applier: Callable[[Run, HistoryEvent, M], None]) -> Callable[[Run, HistoryEvent, M], None]:
+    def register(applier: Callable[[Run, Event, M], None]) -> Callable[[Run, Event, M], None]:
         _add(appliers, event_type_of(attributes_class), cast(Applier, applier))
         return applier
 
@@ -67,6 +74,30 @@ def handles(
 
     def register(handler: Callable[[Transition, I], object]) -> Callable[[Transition, I], object]:
         _add(input_handlers, input_class, cast(InputHandler, handler))
+        return handler
+
+    return register
+
+
+def delivers(
+    body_class: type[B],
+) -> Callable[[_Deliverer[B]], _Deliverer[B]]:
+    """Register the function that carries out one kind of message on the run it is for; the run may be closed."""
+
+    def register(handler: _Deliverer[B]) -> _Deliverer[B]:
+        _add(message_handlers, body_class, cast(MessageHandler, handler))
+        return handler
+
+    return register
+
+
+def hears(
+    body_class: type[B],
+) -> Callable[[Callable[[Transition, B, Answer], None]], Callable[[Transition, B, Answer], None]]:
+    """Register the function that tells an open sender what became of one kind of message."""
+
+    def register(handler: Callable[[Transition, B, Answer], None]) -> Callable[[Transition, B, Answer], None]:
+        _add(answer_handlers, body_class, cast(AnswerHandler, handler))
         return handler
 
     return register

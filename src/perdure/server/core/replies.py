@@ -12,7 +12,7 @@ class StaleTask(Refusal):
     """The offered task is not ready (any more): it was started, or its run moved on. Never seen by a client."""
 
 
-class HistorySlice(msgspec.Struct):
+class HistorySlice(msgspec.Struct, gc=False):
     """Which events go with a task: durable ones `first_event_id` to `end_event_id - 1`, then `virtual`.
 
     `virtual` are serialised events that are not in history yet: the Scheduled and Started pair of a task whose start is
@@ -25,14 +25,16 @@ class HistorySlice(msgspec.Struct):
     virtual: list[bytes]
 
 
-class WorkflowTaskStarted(msgspec.Struct):
+class WorkflowTaskStarted(msgspec.Struct, gc=False):
     """A started workflow task: the poll's reply without its history."""
 
     response: PollWorkflowTaskQueueResponse
     history: HistorySlice
+    is_repeated: bool = False
+    """It went out with an earlier reply already, so a worker may have it: it is not taken back."""
 
 
-class QueryTask(msgspec.Struct):
+class QueryTask(msgspec.Struct, gc=False):
     """A direct query for a worker: the poll's reply without its history."""
 
     response: PollWorkflowTaskQueueResponse
@@ -48,7 +50,7 @@ class WorkflowTaskCompleted(msgspec.Struct):
     """Set where the task was failed for a bad command: committed, and told to the worker afterwards."""
 
 
-class StartReply(msgspec.Struct):
+class StartReply(msgspec.Struct, gc=False):
     """The answer to a start."""
 
     run_id: str

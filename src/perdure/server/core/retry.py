@@ -153,7 +153,7 @@ def next_retry(
     if not is_retryable(failure, policy):
         return NoRetry(RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE)
     if next_retry_delay is None:
-        interval, maximum = _exponential(policy, attempt), nanos_of(policy.maximum_interval)
+        interval, maximum = exponential_interval(policy, attempt), nanos_of(policy.maximum_interval)
     else:
         interval, maximum = next_retry_delay, next_retry_delay
     return _within_bounds(policy, attempt, now, expires_at, interval, maximum)
@@ -178,7 +178,7 @@ def next_workflow_retry(
     if not is_retryable(failure, policy):
         return NoRetry(RetryState.RETRY_STATE_NON_RETRYABLE_FAILURE)
     delay = requested_delay(failure)
-    interval = _exponential(policy, attempt) if delay is None else delay
+    interval = exponential_interval(policy, attempt) if delay is None else delay
     return _within_bounds(policy, attempt, now, expires_at, interval, nanos_of(policy.maximum_interval))
 
 
@@ -223,7 +223,7 @@ def _is_schedule_timeout(failure: Failure) -> bool:
     return failure.timeout_failure_info.timeout_type in _SCHEDULE_TIMEOUTS
 
 
-def _exponential(policy: RetryPolicy, attempt: int) -> int:
+def exponential_interval(policy: RetryPolicy, attempt: int) -> int:
     """Return the exponential interval in nanoseconds; 0 where it leaves the range of 64 bits."""
     try:
         interval = nanos_of(policy.initial_interval) * policy.backoff_coefficient ** (max(attempt, 1) - 1)

@@ -3,20 +3,24 @@
 State changes only by applying events (`apply`), the same function that rebuilds a run from its history. What history
 does not hold is listed in `NOT_IN_HISTORY`: it is what `recorded` leaves out when a rebuilt run is compared to a live
 one. This module may hold data and look-ups; a rule in here is in the wrong file.
+
+`gc=False`, here and in the core's other data: none of it refers back to what holds it, so the search for garbage
+circles, which cost more than most functions of the engine, need not look at it. What can hold an exception or a future
+must not say so.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from temporalio.api.common.v1 import Memo, SearchAttributes
+import msgspec
+from temporalio.api.common.v1 import Link, Memo, SearchAttributes
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
 
-from perdure.server.core.events import attributes_of
+from perdure.server.core.events import Event
 from perdure.server.core.records import EventRecord, WorkflowKey
 from perdure.server.core.registry import alarm_rules, appliers
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from perdure.server.core.machines.query import Queries
     from perdure.server.core.machines.timer import Timer
     from perdure.server.core.machines.workflow_task import WorkflowTask
+    from perdure.server.core.mail import Mail
 
 RUNNING: Final = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
 
@@ -34,6 +39,7 @@ NOT_IN_HISTORY: Final = (
     "buffered events, until they are flushed",
     "request ids of signals and cancel requests",
     "transition count, row versions, alarms",
+    "messages: their numbers, and which are not acknowledged",
 )
 
 
@@ -41,24 +47,22 @@ _DEAD_ALARMS: Final = 64
 """How many alarms may be over behind an earlier one, besides as many as are alive, before they are looked through."""
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(msgspec.Struct, gc=False):
     """What transitions changed in a run since the last cut, by key: the rows are made from it when a batch is cut."""
 
-    events: list[EventRecord] = field(default_factory=list)
-    activities: set[int] = field(default_factory=set)
-    timers: set[str] = field(default_factory=set)
+    events: list[EventRecord] = []
+    activities: set[int] = set()
+    timers: set[str] = set()
     buffered_from: int = 0
     """Buffered events before this position are stored already."""
     buffered_cleared: bool = False
-    requests: list[str] = field(default_factory=list)
+    requests: list[str] = []
     is_dirty: bool = False
     closed: bool = False
     deleted: bool = False
 
 
-@dataclass(slots=True)
-class Run:
+class Run(msgspec.Struct, gc=False):
     """The state of one run. Times are nanoseconds since the epoch."""
 
     key: WorkflowKey
@@ -68,17 +72,25 @@ class Run:
     execution_at: int
     task: WorkflowTask
     queries: Queries
+    workflow_type: str
+    task_queue: str
+    task_timeout: int
+    """Of its workflow tasks, start to close. Durations are nanoseconds, 0 for none."""
+    run_timeout: int
+    execution_timeout: int
     status: int = RUNNING
     closed_at: int | None = None
     next_event_id: int = 1
     history_size_bytes: int = 0
-    memo: Memo = field(default_factory=Memo)
-    search_attributes: SearchAttributes = field(default_factory=SearchAttributes)
-    user_metadata: UserMetadata = field(default_factory=UserMetadata)
+    memo: Memo = msgspec.field(default_factory=Memo)
+    search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
+    user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
     """The summary and details of its first event."""
-    activities: dict[int, Activity] = field(default_factory=dict)
-    activity_ids: dict[str, int] = field(default_factory=dict)
-    timers: dict[str, Timer] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
+    """Those of its first event; the run that follows carries them too."""
+    activities: dict[int, Activity] = {}
+    activity_ids: dict[str, int] = {}
+    timers: dict[str, Timer] = {}
     cancel_requested: bool = False
     signal_count: int = 0
     previous_started_event_id: int = 0
@@ -88,10 +100,12 @@ class Run:
     """Whether a workflow task was ever scheduled: until then the first-task backoff holds."""
     successor_run_id: str = ""
     build_id: str = ""
+    mail: Mail | None = None
+    """What it has to do with other workflow ids; None until it first has."""
 
     # --- not in history -----------------------------------------------------------------------------------------------
-    buffered: list[HistoryEvent] = field(default_factory=list)
-    request_ids: set[str] = field(default_factory=set)
+    buffered: list[Event] = []
+    request_ids: set[str] = set()
     start_request_id: str = ""
     sticky_queue: str = ""
     sticky_timeout: int = 0
@@ -101,28 +115,23 @@ class Run:
     """The version of the row the store will hold after the batches cut so far; 0 before the first."""
     retention_at: int | None = None
     """When a closed run is deleted."""
-    alarms: list[tuple[int, str, int | str]] = field(default_factory=list)
+    alarms: list[tuple[int, str, int | str]] = []
     alarm_at: int | None = None
     """The stored alarm: never later than the first thing due, lowered at once and raised when it fires."""
     told_alarm_at: int | None = -1
     """The alarm the engine was last told; -1 where it must be told again."""
     has_warned: bool = False
     """Whether operators were told that the history grows large, since the run was loaded."""
-    tail: list[bytes] = field(default_factory=list)
+    tail: list[bytes] = []
     """The last events, serialised; the first of them is `tail_first_event_id`."""
     tail_first_event_id: int = 1
     tail_bytes: int = 0
-    changes: Changes = field(default_factory=Changes)
+    changes: Changes = msgspec.field(default_factory=Changes)
 
     @property
     def is_open(self) -> bool:
         """Whether the run is still running."""
         return self.status == RUNNING
-
-    @property
-    def task_queue(self) -> str:
-        """The run's own task queue."""
-        return self.start.task_queue.name
 
     @property
     def waits_for_first_task(self) -> bool:
@@ -166,8 +175,8 @@ class Run:
         return None
 
 
-def apply(run: Run, event: HistoryEvent) -> None:
+def apply(run: Run, event: Event) -> None:
     """Evolve a run by one recorded event. Never refuses: what is recorded has happened."""
     applier = appliers.get(event.event_type)
     if applier is not None:
-        applier(run, event, attributes_of(event))
+        applier(run, event, event.attributes)

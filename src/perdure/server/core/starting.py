@@ -6,12 +6,17 @@ closed one a reuse (allow, allow after a failure, reject).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
 from temporalio.api.enums.v1 import WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy
 from temporalio.api.errordetails.v1 import WorkflowExecutionAlreadyStartedFailure
-from temporalio.api.history.v1 import WorkflowExecutionOptionsUpdatedEventAttributes
+from temporalio.api.history.v1 import (
+    StartChildWorkflowExecutionInitiatedEventAttributes,
+    WorkflowExecutionOptionsUpdatedEventAttributes,
+    WorkflowExecutionStartedEventAttributes,
+)
 from temporalio.api.workflowservice.v1 import (
     SignalWithStartWorkflowExecutionRequest,
     StartWorkflowExecutionRequest,
@@ -22,6 +27,7 @@ from perdure.server.core.inputs import SignalWithStart, Start
 from perdure.server.core.machines import closure, held_start, signal, workflow_task
 from perdure.server.core.machines import start as run_start
 from perdure.server.core.machines.dispatch import task_reply
+from perdure.server.core.messages import Answer, Message, Outcome, StartChildMessage
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import StartReply, WorkflowTaskStarted
 from perdure.server.core.run import Run
@@ -31,12 +37,36 @@ _Conflict = WorkflowIdConflictPolicy
 _Reuse = WorkflowIdReusePolicy
 _Status = WorkflowExecutionStatus
 
+
+@dataclass(slots=True)
+class Parent:
+    """The run that starts another as its child."""
+
+    key: WorkflowKey
+    run_id: str
+    initiated_event_id: int
+    namespace: str
+    root: WorkflowExecution
+
+    def adopt(self, started: WorkflowExecutionStartedEventAttributes) -> None:
+        """Name the parent in the child's first event."""
+        started.parent_workflow_namespace = self.namespace
+        started.parent_workflow_namespace_id = self.key.namespace_id
+        started.parent_workflow_execution.workflow_id = self.key.workflow_id
+        started.parent_workflow_execution.run_id = self.run_id
+        started.parent_initiated_event_id = self.initiated_event_id
+        started.root_workflow_execution.CopyFrom(self.root)
+
+
 _FAILED: Final = (
     _Status.WORKFLOW_EXECUTION_STATUS_FAILED,
     _Status.WORKFLOW_EXECUTION_STATUS_CANCELED,
     _Status.WORKFLOW_EXECUTION_STATUS_TERMINATED,
     _Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT,
 )
+
+_FIRST_STARTED: Final = 3
+"""The id of the first workflow task's Started event: the run's start and the task's schedule come before it."""
 
 
 def start(
@@ -48,18 +78,72 @@ def start(
     return _start(key, current, given.request, world)
 
 
+def start_child(
+    key: WorkflowKey, current: Run | None, message: Message, body: StartChildMessage, world: Circumstances
+) -> tuple[list[Transition], Answer]:
+    """Start a run as the child of the one that sent the message; that the id is taken is an answer."""
+    initiated = StartChildWorkflowExecutionInitiatedEventAttributes.FromString(body.attributes)
+    request = _child_request(initiated, message, body)
+    parent = Parent(
+        message.sender,
+        message.sender_run_id,
+        body.initiated_event_id,
+        body.parent_namespace,
+        WorkflowExecution(workflow_id=body.root_workflow_id, run_id=body.root_run_id),
+    )
+    try:
+        transitions, reply = _start(key, current, request, world, parent)
+    except AlreadyExists:
+        return [], Answer(Outcome.ID_TAKEN)
+    return transitions, Answer(Outcome.DONE, reply.run_id)
+
+
+def _child_request(
+    initiated: StartChildWorkflowExecutionInitiatedEventAttributes, message: Message, body: StartChildMessage
+) -> StartWorkflowExecutionRequest:
+    request = StartWorkflowExecutionRequest(
+        workflow_id=initiated.workflow_id,
+        workflow_type=initiated.workflow_type,
+        task_queue=initiated.task_queue,
+        workflow_execution_timeout=initiated.workflow_execution_timeout,
+        workflow_run_timeout=initiated.workflow_run_timeout,
+        workflow_task_timeout=initiated.workflow_task_timeout,
+        request_id=f"{message.sender_run_id}:{body.initiated_event_id}:0",
+        workflow_id_reuse_policy=initiated.workflow_id_reuse_policy,
+        workflow_id_conflict_policy=_Conflict.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+        cron_schedule=initiated.cron_schedule,
+    )
+    if initiated.workflow_id_reuse_policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING:
+        request.workflow_id_reuse_policy = _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
+        request.workflow_id_conflict_policy = _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
+    for name in ("header", "input", "retry_policy", "memo", "search_attributes"):
+        if initiated.HasField(name):
+            getattr(request, name).CopyFrom(getattr(initiated, name))
+    if body.priority:
+        request.priority.ParseFromString(body.priority)
+    if body.user_metadata:
+        request.user_metadata.ParseFromString(body.user_metadata)
+    return request
+
+
 def _start(
-    key: WorkflowKey, current: Run | None, request: StartWorkflowExecutionRequest, world: Circumstances
+    key: WorkflowKey,
+    current: Run | None,
+    request: StartWorkflowExecutionRequest,
+    world: Circumstances,
+    parent: Parent | None = None,
 ) -> tuple[list[Transition], StartReply]:
     if current is None:
-        return _begin(key, current, request, world, [])
+        return _begin(key, current, request, world, [], parent)
     if request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        return _repeat(current, world, wants_task=request.request_eager_execution)
+    if request.on_conflict_options.attach_request_id and request.request_id in current.request_ids:
+        return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if not current.is_open:
         _require_reusable(current, request.workflow_id_reuse_policy)
-        return _begin(key, current, request, world, [])
+        return _begin(key, current, request, world, [], parent)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-        return _begin(key, current, request, world, [_terminate_existing(current, world)])
+        return _begin(key, current, request, world, [_terminate_existing(current, world)], parent)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
         return _use_existing(current, request, world)
     raise _already_started("Workflow execution is already running.", current)
@@ -71,8 +155,9 @@ def _begin(
     request: StartWorkflowExecutionRequest,
     world: Circumstances,
     before: list[Transition],
+    parent: Parent | None,
 ) -> tuple[list[Transition], StartReply]:
-    t = _new_run(key, current, request, world)
+    t = _new_run(key, current, request, world, parent)
     reply = StartReply(t.run.run_id, started=True, status=t.run.status)
     if request.request_eager_execution and not t.run.waits_for_first_task:
         reply.eager_task = _start_eagerly(t, request)
@@ -86,9 +171,12 @@ def _new_run(
     current: Run | None,
     given: StartWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest,
     world: Circumstances,
+    parent: Parent | None = None,
 ) -> Transition:
     run_id = world.new_run_id()
     attributes = run_start.attributes_of_request(given, run_id, world.now)
+    if parent is not None:
+        parent.adopt(attributes)
     if current is not None:
         _retire(current)
     t = run_start.begin(key, run_id, attributes, world, user_metadata=given.user_metadata, links=given.links)
@@ -107,17 +195,23 @@ def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> Wor
     return task_reply(t.run, only_new_events=False)
 
 
-def _repeat(current: Run, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    return [Transition(current, world)], StartReply(current.run_id, started=True, status=current.status)
+def _repeat(current: Run, world: Circumstances, *, wants_task: bool) -> tuple[list[Transition], StartReply]:
+    """Answer a repeated request as the first time; the reply that got lost may have had the first workflow task."""
+    reply = StartReply(current.run_id, started=True, status=current.status)
+    task = current.task
+    if wants_task and task.is_started and task.started_event_id == _FIRST_STARTED and not task.is_transient:
+        reply.eager_task = task_reply(current, only_new_events=False)
+        reply.eager_task.is_repeated = True
+    return [Transition(current, world, world.now)], reply
 
 
 def _use_existing(
     current: Run, request: StartWorkflowExecutionRequest, world: Circumstances
 ) -> tuple[list[Transition], StartReply]:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     reply = StartReply(current.run_id, started=False, status=current.status)
     options = request.on_conflict_options
-    if request.request_id in current.request_ids or not (options.attach_request_id or options.attach_links):
+    if request.request_id in current.request_ids or not request.HasField("on_conflict_options"):
         return [t], reply
     if options.attach_request_id:
         signal.remember(t, request.request_id)
@@ -131,7 +225,7 @@ def _use_existing(
 
 
 def _terminate_existing(current: Run, world: Circumstances) -> Transition:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     text = b'"terminated by a start with the conflict policy TERMINATE_EXISTING"'
     details = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=text)])
     closure.terminate(t, reason="TerminateIfRunning WorkflowIdReusePolicy", details=details)
@@ -163,7 +257,8 @@ def _signal_with_start(
     request = given.request
     before: list[Transition] = []
     if current is not None and request.request_id and request.request_id == current.start_request_id:
-        return _repeat(current, world)
+        # Unlike for a repeated start, the reply does not say that it was started.
+        return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if current is not None and current.is_open:
         if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return _signal_existing(current, given, world)
@@ -177,7 +272,7 @@ def _signal_with_start(
 
 
 def _signal_existing(current: Run, given: SignalWithStart, world: Circumstances) -> tuple[list[Transition], StartReply]:
-    t = Transition(current, world)
+    t = Transition(current, world, world.now)
     request = given.request
     reply = StartReply(current.run_id, started=False, status=current.status)
     if request.request_id and request.request_id in current.request_ids:

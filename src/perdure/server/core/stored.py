@@ -13,6 +13,7 @@ import msgspec
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
+from perdure.server.core.events import event_of
 from perdure.server.core.machines import activity as activities
 from perdure.server.core.machines import closure, start, workflow_task
 from perdure.server.core.machines.activity import Activity
@@ -21,6 +22,7 @@ from perdure.server.core.machines.timer import ALARM as TIMER_ALARM
 from perdure.server.core.machines.timer import Timer
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
+from perdure.server.core.mail import mail_of, mail_write, take_mail
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
@@ -33,9 +35,10 @@ from perdure.server.core.records import (
     WorkflowKey,
 )
 from perdure.server.core.run import Changes, Run
+from perdure.server.core.stored_mail import restore_pending, store_pending
 
 
-class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
+class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     """The part of a run's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     attempt: int
@@ -61,9 +64,10 @@ class _RunState(msgspec.Struct, array_like=True, omit_defaults=False):
     build_id: str
     start_request_id: str
     retention_at: int | None
+    messages_sent: int = 0
 
 
-class _ActivityState(msgspec.Struct, array_like=True):
+class _ActivityState(msgspec.Struct, gc=False, array_like=True):
     """The part of an activity's row that only the core reads. Fields are only ever added at the end, with a default."""
 
     cancel_requested_event_id: int
@@ -75,6 +79,7 @@ class _ActivityState(msgspec.Struct, array_like=True):
     last_failure: bytes
     last_identity: str
     last_attempt_at: int
+    timeout_grace: int = 0
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -104,6 +109,9 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         if not changes.is_dirty:
             continue
         run.changes = Changes(buffered_from=len(run.buffered))
+        if run.mail is not None:
+            # Also of a run that is deleted: its messages outlive it.
+            take_mail(mail_write(write), run, run.mail)
         if changes.deleted:
             write.runs_deleted.append(run.run_id)
             if not run.stored_version:
@@ -111,6 +119,7 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         write.runs.append(_run_record(run))
         run.stored_version += 1
         write.events.extend(changes.events)
+        write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
         if changes.closed:
             write.runs_closed.append(run.run_id)
         else:
@@ -134,10 +143,8 @@ def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
     if changes.buffered_cleared:
         write.buffered_cleared.append(run.run_id)
     for position in range(changes.buffered_from, len(run.buffered)):
-        data = run.buffered[position].SerializeToString()
+        data = run.buffered[position].serialize()
         write.buffered.append(BufferedEventRecord(run.run_id, position, data))
-    for request_id in changes.requests:
-        write.requests.append(RequestRecord(run.run_id, request_id))
 
 
 def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
@@ -149,7 +156,7 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     """
     record = _run_record(run)
     record.stored_version = record.version
-    stored = StoredRun(record, events[0].SerializeToString())
+    stored = StoredRun(record, events[0].SerializeToString(), request_ids=sorted(run.request_ids))
     if not run.is_open:
         return stored
     for pending in run.activities.values():
@@ -158,8 +165,9 @@ def stored_run(run: Run, events: Sequence[HistoryEvent]) -> StoredRun:
     for timer in run.timers.values():
         stored.timers.append(TimerRecord(run.run_id, timer.timer_id, timer.started_event_id, timer.fires_at))
     for position, event in enumerate(run.buffered):
-        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.SerializeToString()))
-    stored.request_ids.extend(sorted(run.request_ids))
+        stored.buffered.append(BufferedEventRecord(run.run_id, position, event.serialize()))
+    if run.mail is not None:
+        store_pending(stored, run, run.mail, events)
     return stored
 
 
@@ -174,8 +182,8 @@ def _run_record(run: Run) -> RunRecord:
         run.stored_version + 1,
         run.is_current,
         run.status,
-        run.start.workflow_type.name,
-        run.start.task_queue.name,
+        run.workflow_type,
+        run.task_queue,
         run.started_at,
         run.execution_at,
         run.closed_at,
@@ -221,6 +229,7 @@ def _run_state(run: Run) -> _RunState:
         run.build_id,
         run.start_request_id,
         run.retention_at,
+        0 if run.mail is None else run.mail.sent,
     )
 
 
@@ -236,6 +245,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         pending.last_failure,
         pending.last_identity,
         pending.last_attempt_at,
+        pending.timeout_grace,
     )
     return ActivityRecord(
         run.run_id,
@@ -243,7 +253,7 @@ def _activity_record(run: Run, pending: Activity) -> ActivityRecord:
         run.key.namespace_id,
         run.key.workflow_id,
         pending.activity_id,
-        pending.attributes.activity_type.name,
+        pending.activity_type,
         pending.task_queue,
         _ACTIVITY_STATES[pending.state],
         pending.cancel_requested,
@@ -269,13 +279,15 @@ def restore(stored: StoredRun) -> Run:
     event = HistoryEvent.FromString(stored.started_event)
     run = start.new_run(WorkflowKey(record.namespace_id, record.workflow_id), record.run_id, event)
     _restore_row(run, record)
+    if stored.children or stored.messages:
+        restore_pending(run, stored)
     for row in stored.activities:
         pending = _restore_activity(row.record, HistoryEvent.FromString(row.scheduled_event))
         run.activities[pending.scheduled_event_id] = pending
         run.activity_ids[pending.activity_id] = pending.scheduled_event_id
     for timer in stored.timers:
         run.timers[timer.timer_id] = Timer(timer.timer_id, timer.started_event_id, timer.fires_at)
-    run.buffered = [HistoryEvent.FromString(buffered.data) for buffered in stored.buffered]
+    run.buffered = [event_of(HistoryEvent.FromString(buffered.data)) for buffered in stored.buffered]
     run.changes.buffered_from = len(run.buffered)
     run.request_ids = set(stored.request_ids)
     _arm_all(run)
@@ -325,6 +337,8 @@ def _restore_row(run: Run, record: RunRecord) -> None:
         "retention_at",
     ):
         setattr(run, name, getattr(state, name))
+    if state.messages_sent:
+        mail_of(run).sent = state.messages_sent
 
 
 def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activity:
@@ -346,6 +360,7 @@ def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activi
         "last_failure",
         "last_identity",
         "last_attempt_at",
+        "timeout_grace",
     ):
         setattr(pending, name, getattr(state, name))
     return pending

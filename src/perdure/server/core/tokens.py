@@ -16,7 +16,7 @@ _FORM_ACTIVITY = "a1"
 _FORM_QUERY = "q1"
 
 
-class WorkflowTaskToken(msgspec.Struct, frozen=True, array_like=True, tag=_FORM_WORKFLOW_TASK):
+class WorkflowTaskToken(msgspec.Struct, gc=False, frozen=True, array_like=True, tag=_FORM_WORKFLOW_TASK):
     """Names one start of one workflow task."""
 
     namespace_id: str
@@ -28,7 +28,7 @@ class WorkflowTaskToken(msgspec.Struct, frozen=True, array_like=True, tag=_FORM_
     nonce: str
 
 
-class ActivityToken(msgspec.Struct, frozen=True, array_like=True, tag=_FORM_ACTIVITY):
+class ActivityToken(msgspec.Struct, gc=False, frozen=True, array_like=True, tag=_FORM_ACTIVITY):
     """Names one attempt of one activity; with `nonce` empty its present attempt (the ById calls)."""
 
     namespace_id: str
@@ -41,7 +41,7 @@ class ActivityToken(msgspec.Struct, frozen=True, array_like=True, tag=_FORM_ACTI
     nonce: str
 
 
-class QueryToken(msgspec.Struct, frozen=True, array_like=True, tag=_FORM_QUERY):
+class QueryToken(msgspec.Struct, gc=False, frozen=True, array_like=True, tag=_FORM_QUERY):
     """Names one direct query."""
 
     namespace_id: str

@@ -7,18 +7,29 @@ event ids and the durable start of a held workflow task are kept in one place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 from google.protobuf.message import Message
 from temporalio.api.common.v1 import Link
 from temporalio.api.enums.v1 import EventType
-from temporalio.api.history.v1 import HistoryEvent
+from temporalio.api.history.v1 import (
+    ActivityTaskCanceledEventAttributes,
+    ActivityTaskCompletedEventAttributes,
+    ActivityTaskFailedEventAttributes,
+    ActivityTaskStartedEventAttributes,
+    ActivityTaskTimedOutEventAttributes,
+    ChildWorkflowExecutionCanceledEventAttributes,
+    ChildWorkflowExecutionCompletedEventAttributes,
+    ChildWorkflowExecutionFailedEventAttributes,
+    ChildWorkflowExecutionStartedEventAttributes,
+    ChildWorkflowExecutionTerminatedEventAttributes,
+    ChildWorkflowExecutionTimedOutEventAttributes,
+)
 from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.effects import AlarmSet, Effect, HistoryAdvanced
-from perdure.server.core.events import build_event, event_at, event_type_of
+from perdure.server.core.events import Event, build_event, event_type_of
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import EventRecord, NamespaceRecord
 from perdure.server.core.run import Run, apply
@@ -81,7 +92,23 @@ _FLUSHED_LAST: Final = frozenset(
 )
 
 
-class Circumstances(msgspec.Struct):
+CLOSES_ACTIVITY: Final = (
+    ActivityTaskCompletedEventAttributes,
+    ActivityTaskFailedEventAttributes,
+    ActivityTaskTimedOutEventAttributes,
+    ActivityTaskCanceledEventAttributes,
+)
+
+_CLOSES_CHILD: Final = (
+    ChildWorkflowExecutionCompletedEventAttributes,
+    ChildWorkflowExecutionFailedEventAttributes,
+    ChildWorkflowExecutionTimedOutEventAttributes,
+    ChildWorkflowExecutionCanceledEventAttributes,
+    ChildWorkflowExecutionTerminatedEventAttributes,
+)
+
+
+class Circumstances(msgspec.Struct, gc=False):
     """What a step is given of the world: the time, fresh ids, the namespace and its limits."""
 
     now: int
@@ -91,30 +118,25 @@ class Circumstances(msgspec.Struct):
     limits: Limits
 
 
-@dataclass(slots=True)
-class Transition:
+class Transition(msgspec.Struct, gc=False):
     """One step of one run."""
 
     run: Run
     world: Circumstances
+    now: int
     identity: str = ""
     """Who asks for this step; empty for the server itself."""
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[Effect] = []
     is_dirty: bool = False
     """Whether anything durable changed that counts as a transition of the run."""
     is_row_dirty: bool = False
     """Whether only the bookkeeping of a row changed."""
     holds_new_start: bool = False
     """A workflow task was started in this very step: writing its start is no transition of its own."""
-    eager_activities: list[int] = field(default_factory=list)
+    eager_activities: list[int] = []
     """Activities of this step that the completing worker wants to run itself."""
     successor: Transition | None = None
     """The first step of the run that follows this one, in the same transaction."""
-
-    @property
-    def now(self) -> int:
-        """The time of this step."""
-        return self.world.now
 
     def touch(self) -> None:
         """Note that something durable changed that is not an event."""
@@ -137,7 +159,7 @@ class Transition:
         at: int | None = None,
         user_metadata: UserMetadata | None = None,
         links: Sequence[Link] = (),
-    ) -> HistoryEvent:
+    ) -> Event:
         """Record a fact: append it to history, or buffer it while a workflow task is started.
 
         Args:
@@ -151,16 +173,16 @@ class Transition:
         """
         event = build_event(0, self.now if at is None else at, attributes)
         if user_metadata is not None and user_metadata.ByteSize():
-            event.user_metadata.CopyFrom(user_metadata)
+            event.user_metadata = user_metadata
         if links:
-            event.links.extend(links)
+            event.links = links
         return self.record_event(event)
 
-    def record_event(self, event: HistoryEvent) -> HistoryEvent:
+    def record_event(self, event: Event) -> Event:
         """Record an event that was built already; its id is set here."""
         self.is_dirty = True
         run = self.run
-        if run.task.is_started and event.event_type not in _UNBUFFERED:
+        if event.event_type not in _UNBUFFERED and run.task.is_started:
             run.buffered.append(event)
         else:
             self._append(event)
@@ -180,7 +202,7 @@ class Transition:
     def flush_buffered(self) -> bool:
         """Append what was buffered, closing events last; return whether there was anything.
 
-        The pair of Started and closing event of an activity is joined here, since a buffered event has no id yet.
+        The Started and the closing event of an activity or a child are joined here: a buffered event has no id yet.
         """
         run = self.run
         if not run.buffered:
@@ -189,14 +211,18 @@ class Transition:
         for event in sorted(run.buffered, key=_flush_rank):
             _join_to_started(event, started_ids)
             self._append(event)
-            if event.HasField("activity_task_started_event_attributes"):
-                started_ids[event.activity_task_started_event_attributes.scheduled_event_id] = event.event_id
+            if isinstance(event.attributes, ActivityTaskStartedEventAttributes):
+                started_ids[event.attributes.scheduled_event_id] = event.event_id
+            elif run.mail is not None and isinstance(event.attributes, ChildWorkflowExecutionStartedEventAttributes):
+                initiated_event_id = event.attributes.initiated_event_id
+                started_ids[initiated_event_id] = event.event_id
+                run.mail.child_got_its_started_event(initiated_event_id, event.event_id)
         run.buffered.clear()
         run.changes.buffered_cleared = True
         run.changes.buffered_from = 0
         return True
 
-    def forget_buffered(self, event: HistoryEvent) -> None:
+    def forget_buffered(self, event: Event) -> None:
         """Take one buffered event back, as if it had not happened yet."""
         self.run.buffered.remove(event)
         self.run.changes.buffered_cleared = True
@@ -218,11 +244,13 @@ class Transition:
             is_stored = due is not None and run.alarm_at is not None and run.alarm_at <= due
             self.effects.append(AlarmSet(run.key, run.run_id, due, is_stored))
 
-    def _append(self, event: HistoryEvent) -> None:
+    def _append(self, event: Event) -> None:
         run = self.run
         event_id = event.event_id = run.next_event_id
-        data = event.SerializeToString()
-        run.changes.events.append(EventRecord(run.run_id, event_id, event.event_type, event_at(event), data))
+        data = event.data or event.serialize()
+        # Made without the constructor that named tuples are given, a Python function: it costs as much as the rest.
+        record = tuple.__new__(EventRecord, (run.run_id, event_id, event.event_type, event.at, data))
+        run.changes.events.append(record)
         run.next_event_id = event_id + 1
         run.history_size_bytes += len(data)
         run.tail.append(data)
@@ -241,19 +269,18 @@ def trim_tail(run: Run) -> None:
         run.tail_first_event_id += 1
 
 
-def _flush_rank(event: HistoryEvent) -> bool:
+def _flush_rank(event: Event) -> bool:
     return event.event_type in _FLUSHED_LAST
 
 
-def _join_to_started(event: HistoryEvent, started_ids: dict[int, int]) -> None:
-    for name in ("completed", "failed", "timed_out", "canceled"):
-        field_name = f"activity_task_{name}_event_attributes"
-        if event.HasField(field_name):  # type: ignore[arg-type]  # the field name is data
-            attributes = getattr(event, field_name)
-            started = started_ids.get(attributes.scheduled_event_id)
-            if started is not None:
-                attributes.started_event_id = started
-            return
+def _join_to_started(event: Event, started_ids: dict[int, int]) -> None:
+    attributes = event.attributes
+    if isinstance(attributes, CLOSES_ACTIVITY):
+        started = started_ids.get(attributes.scheduled_event_id)
+        if started is not None:
+            attributes.started_event_id = started
+    elif isinstance(attributes, _CLOSES_CHILD):
+        attributes.started_event_id = started_ids.get(attributes.initiated_event_id, attributes.started_event_id)
 
 
 def is_buffered_type(attributes_class: type) -> bool:

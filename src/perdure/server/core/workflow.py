@@ -7,15 +7,16 @@ voids it, and the engine drops it from memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import msgspec
 
-from perdure.server.core import enforcement, machines, starting
+from perdure.server.core import delivery, enforcement, machines, starting
 from perdure.server.core.effects import Effect
 from perdure.server.core.errors import NotFound
-from perdure.server.core.inputs import Input, SignalWithStart, Start
+from perdure.server.core.inputs import Acknowledge, Deliver, Input, SignalWithStart, Start
 from perdure.server.core.machines import held_start, query
+from perdure.server.core.mail import mail_write
 from perdure.server.core.records import EntityWrite, WorkflowKey
 from perdure.server.core.registry import input_handlers
 from perdure.server.core.run import Run
@@ -33,14 +34,15 @@ class Step(msgspec.Struct):
     is_dirty: bool = False
 
 
-@dataclass(slots=True)
-class Workflow:
+class Workflow(msgspec.Struct, gc=False):
     """One workflow id. `current` is its latest run, open or closed; older runs are loaded when they are asked for."""
 
     key: WorkflowKey
     current: Run | None = None
-    runs: dict[str, Run] = field(default_factory=dict)
-    leaving: set[str] = field(default_factory=set)
+    runs: dict[str, Run] = {}
+    notes: delivery.Notes | None = None
+    """What came and went between this id and others since the last cut."""
+    leaving: set[str] = set()
     """Runs that are deleted; until that is durable the store still has them, and they must not come back from there."""
 
     def has_loaded(self, run_id: str) -> bool:
@@ -59,12 +61,39 @@ class Workflow:
         Raises:
             Refusal: The rules do not allow it. Nothing changed.
         """
-        if isinstance(given, Start | SignalWithStart):
+        handler = input_handlers.get(type(given))
+        if handler is None:
+            if isinstance(given, Deliver | Acknowledge):
+                return self._exchange(given, world)
+            assert isinstance(given, Start | SignalWithStart), "every other input is handled by a machine"
             transitions, start_reply = starting.start(self.key, self.current, given, world)
             return self._finish(transitions, start_reply)
-        transition = Transition(self._find(given.run_id), world)
-        reply = input_handlers[type(given)](transition, given)
-        return self._finish([transition], reply)
+        transition = Transition(self._find(given.run_id), world, world.now)
+        reply = handler(transition, given)
+        return self._finish((transition,), reply)
+
+    def _exchange(self, given: Deliver | Acknowledge, world: Circumstances) -> Step:
+        """Take in a message, or the answer to one; what is noted of it belongs to the id, not to a run."""
+        target = self._named(given.run_id)
+        if isinstance(given, Deliver):
+            transitions, answer = delivery.deliver(self.key, target, given, world)
+            step = self._finish(transitions, answer)
+            if step.is_dirty:
+                self._note().inbox.append(delivery.inbox_record(given.message, answer))
+            return step
+        step = self._finish(delivery.acknowledge(target, given, world), None)
+        self._note().acknowledged.append(given.message)
+        step.is_dirty = True
+        return step
+
+    def _note(self) -> delivery.Notes:
+        if self.notes is None:
+            self.notes = delivery.Notes()
+        return self.notes
+
+    def _named(self, run_id: str) -> Run | None:
+        run = self.runs.get(run_id) if run_id else self.current
+        return None if run is None or run.changes.deleted else run
 
     def _find(self, run_id: str) -> Run:
         if not run_id:
@@ -73,10 +102,12 @@ class Workflow:
             return self.current
         run = self.runs.get(run_id)
         if run is None or run.changes.deleted:
-            raise NotFound(f"workflow not found for ID: {self.key.workflow_id} and run ID: {run_id}")
+            raise NotFound(
+                f'workflow execution not found for workflow ID "{self.key.workflow_id}" and run ID "{run_id}"'
+            )
         return run
 
-    def _finish(self, transitions: list[Transition], reply: object) -> Step:
+    def _finish(self, transitions: Sequence[Transition], reply: object) -> Step:
         step = Step(reply)
         for transition in transitions:
             self._finish_one(transition, step)
@@ -88,8 +119,10 @@ class Workflow:
         run = transition.run
         if transition.is_dirty:
             enforcement.enforce(transition)
-            held_start.write_start(transition)
-        query.settle(transition)
+            if run.task.is_held:
+                held_start.write_start(transition)
+        if run.queries.pending:
+            query.settle(transition)
         transition.finish()
         step.effects += transition.effects
         step.is_dirty = step.is_dirty or transition.is_dirty or transition.is_row_dirty
@@ -102,6 +135,9 @@ class Workflow:
     def take_write(self) -> EntityWrite:
         """Return all that changed since the last cut, as rows; deleted runs leave memory with it."""
         write = take_write(self.key, list(self.runs.values()))
+        if self.notes is not None:
+            self.notes.take(mail_write(write))
+            self.notes = None
         for run_id in write.runs_deleted:
             del self.runs[run_id]
             self.leaving.add(run_id)

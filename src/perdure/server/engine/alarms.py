@@ -13,7 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.records import WorkflowKey
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
@@ -89,6 +89,7 @@ class Alarms:
     async def _ring_for_ever(self) -> None:
         while True:
             await self._ring_due(self._clock.now())
+            self._drop_void()
             if not self._heap:
                 await self._wake.wait()
                 self._wake.clear()
@@ -115,6 +116,12 @@ class Alarms:
             self._ringing.add(task)
             task.add_done_callback(self._rung)
 
+    def _drop_void(self) -> None:
+        """Drop the void entries at the head: to wake up for them would be for nothing."""
+        heap, armed = self._heap, self._armed
+        while heap and armed.get(heap[0][2]) != heap[0][0]:
+            heapq.heappop(heap)
+
     def _rung(self, task: asyncio.Task[None]) -> None:
         self._ringing.discard(task)
         self._places.release()
@@ -124,6 +131,9 @@ class Alarms:
             await self._ring(key, run_id)
         except Refusal:
             # The run is gone: an alarm for nobody.
+            return
+        except DataLoss:
+            # Nobody can tell what is due; the index brings it back with the next look, should the rows be mended.
             return
         except (ServerError, StoreError) as error:
             _logger.warning(

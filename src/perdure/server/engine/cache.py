@@ -12,8 +12,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-from perdure.server.core.errors import Unavailable
-from perdure.server.core.records import StoredRun, WorkflowKey
+from perdure.server.core.errors import DataLoss, ServerError, Unavailable
+from perdure.server.core.records import RunRecord, StoredRun, WorkflowKey
 from perdure.server.core.run import Run
 from perdure.server.core.stored import restore
 from perdure.server.core.workflow import Workflow
@@ -27,6 +27,8 @@ _RUN_BYTES: Final = 6_000
 _ACTIVITY_BYTES: Final = 2_500
 _TIMER_BYTES: Final = 400
 _REQUEST_ID_BYTES: Final = 120
+_PENDING_MESSAGE_BYTES: Final = 2_000
+"""A pending child, signal or cancel request, about as an activity."""
 _LOOK_AT_ONCE: Final = 64
 """Entities considered when the cache is too large: it costs the same however many there are."""
 
@@ -49,6 +51,8 @@ class Cache:
         self._entities: OrderedDict[WorkflowKey, Workflow] = OrderedDict()
         self._sizes: dict[WorkflowKey, int] = {}
         self._bytes = 0
+        self._told_unreadable: set[str] = set()
+        """Runs whose rows could not be read back: operators were told, and are not told again."""
         self._wanted: dict[WorkflowKey, list[asyncio.Future[Workflow]]] = {}
         self._loop: asyncio.AbstractEventLoop
         self._wake = asyncio.Event()
@@ -89,6 +93,7 @@ class Cache:
 
         Raises:
             Unavailable: The store cannot be read.
+            DataLoss: What is stored of the run makes no sense.
         """
         entity = self._entities.get(key)
         if entity is not None:
@@ -103,21 +108,29 @@ class Cache:
 
         Raises:
             Unavailable: The store cannot be read.
+            DataLoss: What is stored of the run makes no sense.
         """
         try:
             stored = await self._store.load_run(entity.key, run_id)
         except StoreError as error:
             raise _unreadable(error) from error
         if stored is not None and not entity.has_loaded(run_id) and self._entities.get(entity.key) is entity:
-            entity.add(restore(stored))
+            entity.add(self._restored(stored))
 
     def drop(self, key: WorkflowKey) -> None:
         """Forget an entity, whatever it holds."""
         if self._entities.pop(key, None) is not None:
             self._bytes -= self._sizes.pop(key)
 
-    def touched(self, entity: Workflow) -> None:
-        """Note that an entity was used: measure it anew, and forget others where there are too many."""
+    def used(self, entity: Workflow) -> None:
+        """Note that an entity was looked at; one that holds more or less than its current run is measured anew."""
+        if len(entity.runs) != 1 or entity.leaving:
+            self.changed(entity)
+        elif self._entities.get(entity.key) is entity:
+            self._entities.move_to_end(entity.key)
+
+    def changed(self, entity: Workflow) -> None:
+        """Note that an entity has changed: measure it anew, and forget others where there are too many."""
         key = entity.key
         if self._entities.get(key) is not entity:
             return
@@ -148,10 +161,35 @@ class Cache:
     def _add(self, key: WorkflowKey, stored: StoredRun | None) -> Workflow:
         entity = Workflow(key)
         if stored is not None:
-            entity.add(restore(stored))
+            entity.add(self._restored(stored))
         self._entities[key] = entity
         self._sizes[key] = 0
         return entity
+
+    def _restored(self, stored: StoredRun) -> Run:
+        try:
+            return restore(stored)
+        except Exception as error:
+            raise self._data_loss(stored.run, error) from error
+
+    def _data_loss(self, record: RunRecord, error: Exception) -> DataLoss:
+        """Tell operators, once, of a run whose rows make no sense; return what its callers are told."""
+        if record.run_id not in self._told_unreadable:
+            self._told_unreadable.add(record.run_id)
+            _logger.error(
+                "a run cannot be read back from its rows and is left alone: restore the database from a backup,"
+                " or run the release that wrote it",
+                exc_info=error,
+                extra={
+                    "namespace_id": record.namespace_id,
+                    "workflow_id": record.workflow_id,
+                    "run_id": record.run_id,
+                },
+            )
+        return DataLoss(
+            f"run {record.run_id} of workflow {record.workflow_id} cannot be read back from its rows: {error!r}."
+            " Trying again does not help: restore the database from a backup, or run the release that wrote it."
+        )
 
     async def _load_for_ever(self) -> None:
         while True:
@@ -172,11 +210,9 @@ class Cache:
             waiting = self._wanted.pop(key)
             try:
                 entity = self._add(key, stored)
-            except Exception as error:
+            except DataLoss as error:
                 # One row that cannot be read back must not keep all others waiting for ever.
-                _logger.exception("workflow %s cannot be read back from its rows", key.workflow_id)
-                reason = f"workflow {key.workflow_id} cannot be read back from its rows: {error!r}"
-                _refuse(waiting, Unavailable(reason))
+                _refuse(waiting, error)
                 continue
             for future in waiting:
                 if not future.done():
@@ -187,10 +223,10 @@ def _unreadable(error: StoreError) -> Unavailable:
     return Unavailable(f"the store cannot be read, try again: {error}")
 
 
-def _refuse(waiting: list[asyncio.Future[Workflow]], reason: Unavailable) -> None:
+def _refuse(waiting: list[asyncio.Future[Workflow]], reason: ServerError) -> None:
     for future in waiting:
         if not future.done():
-            future.set_exception(Unavailable(reason.message))
+            future.set_exception(type(reason)(reason.message))
             # Whoever waited may have gone: then nobody reads the exception, and that is no mistake.
             future.add_done_callback(_look_at)
 
@@ -208,4 +244,5 @@ def _run_bytes(run: Run) -> int:
         + len(run.activities) * _ACTIVITY_BYTES
         + len(run.timers) * _TIMER_BYTES
         + len(run.request_ids) * _REQUEST_ID_BYTES
+        + (0 if run.mail is None else run.mail.pending * _PENDING_MESSAGE_BYTES)
     )

@@ -29,7 +29,7 @@ class SystemClock:
     """
 
     def __init__(self) -> None:
-        self._random = b""
+        self._random = ""
         self._random_used = 0
 
     def now(self) -> int:
@@ -38,16 +38,17 @@ class SystemClock:
 
     def new_run_id(self) -> str:
         """Return a fresh UUID of version 7."""
-        return uuid7(time.time_ns() // 1_000_000, int.from_bytes(self._random_bytes(10), "big") >> 6)
+        return uuid7(time.time_ns() // 1_000_000, int(self._random_digits(20), 16) >> 6)
 
     def new_nonce(self) -> str:
         """Return 96 random bits as text."""
-        return self._random_bytes(12).hex()
+        return self._random_digits(24)
 
-    def _random_bytes(self, count: int) -> bytes:
+    def _random_digits(self, count: int) -> str:
+        """Return so many hexadecimal digits."""
         end = self._random_used + count
         if end > len(self._random):
-            self._random = os.urandom(_RANDOM_BLOCK_BYTES)
+            self._random = os.urandom(_RANDOM_BLOCK_BYTES).hex()
             end = count
         self._random_used = end
         return self._random[end - count : end]

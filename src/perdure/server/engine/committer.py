@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, Protocol
+
+import msgspec
 
 from perdure.server.core.effects import Effect
 from perdure.server.core.errors import Aborted, InvalidArgument, ServerError, Unavailable
@@ -57,8 +58,7 @@ class Outcomes(Protocol):
         """Stop serving: another process has taken this node's place."""
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     """One answer and what goes out with it, in the order of the transitions."""
 
     key: WorkflowKey
@@ -66,10 +66,9 @@ class _Entry:
     waiter: asyncio.Future[None] | None
 
 
-@dataclass(slots=True)
-class _Batch:
-    entities: dict[WorkflowKey, Workflow] = field(default_factory=dict)
-    entries: list[_Entry] = field(default_factory=list)
+class _Batch(msgspec.Struct):
+    entities: dict[WorkflowKey, Workflow] = {}
+    entries: list[_Entry] = []
 
 
 class Committer:
@@ -286,7 +285,8 @@ class Committer:
 
     def _release(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
-            self._outcomes.publish(entry.effects)
+            if entry.effects:
+                self._outcomes.publish(entry.effects)
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
 

@@ -27,7 +27,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from perdure.server.core.effects import Effect
-from perdure.server.core.errors import Refusal, ServerError
+from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
@@ -40,6 +40,7 @@ from perdure.server.engine.committer import Committer
 from perdure.server.engine.history import Histories
 from perdure.server.engine.matching import Matcher, QueueKey, QueueKind
 from perdure.server.engine.namespaces import DEFAULT_RETENTION_SECONDS, Namespaces
+from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.polling import Polling
 from perdure.server.engine.publisher import Publisher
 from perdure.server.engine.query_board import QueryBoard
@@ -75,8 +76,9 @@ class Engine:
         self._waiters = Waiters()
         self._queries = QueryBoard(self.matcher, settings.pending_queries)
         self._alarms = Alarms(store, clock, settings, self._ring)
+        self._outbox = Outbox(store, settings, self._carry)
         self._publisher = Publisher(
-            self.matcher, self._alarms, self._waiters, self._queries, self.background, self.submit
+            self.matcher, self._alarms, self._outbox, self._waiters, self._queries, self.background, self.submit
         )
         self._committer = Committer(store, self, settings.batch_entities, settings.gather_seconds)
         self._cache = Cache(
@@ -103,6 +105,7 @@ class Engine:
         self._cache.start()
         await self.matcher.start()
         await self._alarms.start()
+        await self._outbox.start()
 
     async def drain(self) -> None:
         """End everything that only waits: polls, long polls and queries; what is being changed goes on."""
@@ -115,6 +118,7 @@ class Engine:
         await self.drain()
         await self._recoveries.stop()
         await self._alarms.stop()
+        await self._outbox.stop()
         await self.background.finish()
         await self._committer.stop()
         await self._cache.stop()
@@ -143,6 +147,9 @@ class Engine:
     async def _ring(self, key: WorkflowKey, run_id: str) -> None:
         await self._runner.submit(key, AlarmDue(run_id))
 
+    async def _carry(self, key: WorkflowKey, given: Input) -> object:
+        return await self._runner.submit(key, given)
+
     def publish(self, effects: Sequence[Effect]) -> None:
         """Perform effects whose transitions are durable."""
         self._publisher.publish(effects)
@@ -163,6 +170,7 @@ class Engine:
     def drop_everything(self) -> None:
         """Forget all entities: the database does not hold what it had confirmed."""
         self.drop(self._cache.keys())
+        self._outbox.forget_everything()
         self._waiters.wake_all()
 
     async def _recover(self, key: WorkflowKey) -> None:
@@ -175,7 +183,7 @@ class Engine:
             try:
                 await self._runner.submit(key, ResumeOffers(""))
                 return
-            except Refusal:
+            except (Refusal, DataLoss):
                 return
             except (ServerError, StoreError) as error:
                 if self._committer.is_stopped:
@@ -224,7 +232,9 @@ class Engine:
                 await applied.durable
             if reply.refusal is not None:
                 raise reply.refusal
-            response = RespondWorkflowTaskCompletedResponse(activity_tasks=reply.activities)
+            response = RespondWorkflowTaskCompletedResponse()
+            if reply.activities:
+                response.activity_tasks.extend(reply.activities)
             if reply.next_task is None:
                 return response
             next_task = await self._polling.finish_workflow_task(key, reply.next_task)
@@ -274,8 +284,9 @@ class Engine:
         query_id = self.clock.new_run_id()
         future = self._queries.open(query_id)
         run_id = request.execution.run_id
+        wait_until = self.clock.now() + int((deadline - asyncio.get_running_loop().time()) * 1e9)
         try:
-            given = Query(run_id, query_id, request.query, request.query_reject_condition)
+            given = Query(run_id, query_id, request.query, request.query_reject_condition, wait_until)
             applied = await self._runner.apply(key, given)
             if isinstance(applied.reply, QueryRejected):
                 if applied.durable is not None:

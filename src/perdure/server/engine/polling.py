@@ -22,7 +22,7 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from perdure.server.core import tokens
-from perdure.server.core.errors import NotFound, ServerError
+from perdure.server.core.errors import DataLoss, NotFound, ServerError
 from perdure.server.core.inputs import (
     Input,
     ReturnActivity,
@@ -127,7 +127,7 @@ class Polling:
         key = WorkflowKey(queue.namespace_id, offer.workflow_id)
         try:
             applied = await self._runner.apply(key, given)
-        except (StaleTask, NotFound):
+        except (StaleTask, NotFound, DataLoss):
             self._matcher.stale(queue, offer)
             return None
         except (ServerError, StoreError) as error:
@@ -180,7 +180,7 @@ class Polling:
 def _return_of(reply: object) -> Input | None:
     if isinstance(reply, StartReply):
         reply = reply.eager_task
-    if isinstance(reply, WorkflowTaskStarted):
+    if isinstance(reply, WorkflowTaskStarted) and not reply.is_repeated:
         workflow_token = tokens.decode_workflow_task(reply.response.task_token)
         return ReturnWorkflowTask(workflow_token.run_id, workflow_token)
     if isinstance(reply, PollActivityTaskQueueResponse):

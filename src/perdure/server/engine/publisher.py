@@ -15,6 +15,8 @@ from perdure.server.core.effects import (
     Effect,
     HistoryAdvanced,
     HistoryGrowsLarge,
+    MessageSent,
+    MessageWithdrawn,
     QueryAnswered,
     QueryReady,
     WorkflowTaskReady,
@@ -25,6 +27,7 @@ from perdure.server.core.records import WorkflowKey
 from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.matching import Matcher, Offer, QueueKey, QueueKind
+from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.query_board import QueryBoard
 from perdure.server.engine.waiters import Waiters
 from perdure.server.store.interface import StoreError
@@ -41,6 +44,7 @@ class Publisher:
         self,
         matcher: Matcher,
         alarms: Alarms,
+        outbox: Outbox,
         waiters: Waiters,
         queries: QueryBoard,
         background: Background,
@@ -48,6 +52,7 @@ class Publisher:
     ) -> None:
         self._matcher = matcher
         self._alarms = alarms
+        self._outbox = outbox
         self._waiters = waiters
         self._queries = queries
         self._background = background
@@ -62,7 +67,12 @@ class Publisher:
                 _logger.exception("an effect failed: %r", effect)
 
     def _perform(self, effect: Effect) -> None:
+        # The most frequent first: the cases are tried one after the other.
         match effect:
+            case AlarmSet():
+                self._alarms.set(effect.key, effect.run_id, effect.due, is_stored=effect.is_stored)
+            case HistoryAdvanced():
+                self._waiters.wake(effect.run_id)
             case WorkflowTaskReady():
                 self._offer_workflow_task(effect)
             case ActivityTaskReady():
@@ -73,10 +83,6 @@ class Publisher:
                 self._offer_query(effect)
             case QueryAnswered():
                 self._queries.answered(effect)
-            case AlarmSet():
-                self._alarms.set(effect.key, effect.run_id, effect.due, is_stored=effect.is_stored)
-            case HistoryAdvanced():
-                self._waiters.wake(effect.run_id)
             case HistoryGrowsLarge():
                 _logger.warning(
                     "a history has %d events and %d bytes; continue as new before it is terminated at its limit",
@@ -84,6 +90,10 @@ class Publisher:
                     effect.size_bytes,
                     extra={"workflow_id": effect.key.workflow_id, "run_id": effect.run_id},
                 )
+            case MessageSent():
+                self._outbox.sent(effect.message)
+            case MessageWithdrawn():
+                self._outbox.withdrawn(Pair(effect.sender_run_id, effect.receiver), effect.number)
             case _:
                 assert_never(effect)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import NamedTuple
+
+import msgspec
 
 from perdure.server.core.errors import Refusal, Unavailable
 from perdure.server.core.inputs import Input
@@ -24,7 +25,7 @@ from perdure.server.engine.settings import EngineSettings
 _logger = logging.getLogger(__name__)
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct):
     """A step that was taken; its reply may go out once `durable` is done."""
 
     reply: object
@@ -70,12 +71,12 @@ class Runner:
         entity = self._cache.peek(key)
         if entity is None or not entity.has_loaded(given.run_id):
             entity = await self._load(key, given.run_id)
-        # It may have stopped meanwhile: then nobody would write what is collected now.
-        self._committer.refuse_if_stopped()
+            # It may have stopped meanwhile: then nobody would write what is collected now.
+            self._committer.refuse_if_stopped()
         try:
             step = entity.step(given, self._circumstances(key))
         except Refusal as refusal:
-            self._cache.touched(entity)
+            self._cache.used(entity)
             depends_on = self._committer.follow(key, ())
             if depends_on is not None:
                 await depends_on
@@ -85,9 +86,10 @@ class Runner:
         durable: asyncio.Future[None] | None
         if step.is_dirty:
             durable = self._committer.add(entity, step.effects)
+            self._cache.changed(entity)
         else:
             durable = self._committer.follow(key, step.effects)
-        self._cache.touched(entity)
+            self._cache.used(entity)
         return Applied(step.reply, durable)
 
     async def _load(self, key: WorkflowKey, run_id: str) -> Workflow:

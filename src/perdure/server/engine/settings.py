@@ -29,6 +29,14 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Most alarms one look into the index brings into memory."""
     alarms_at_once: int = 500
     """Most alarms that are being worked on at the same time."""
+    outbox_messages: int = 10_000
+    """Most messages between workflows that wait in memory; the others wait in the store."""
+    outbox_bytes: int = 32 * _MIB
+    """About how many bytes of them one look into the store brings into memory."""
+    outbox_rescan_seconds: float = 60.0
+    """How often the store is asked for messages that are not in memory and should be."""
+    messages_at_once: int = 500
+    """Most messages that are being delivered at the same time."""
     history_page_bytes: int = 1 * _MIB
     """Most bytes of events in one page of a history; one event is always given, whatever its size."""
     task_history_events: int = 1_000

@@ -67,6 +67,8 @@ async def describe_namespace(
     server: Server, request: DescribeNamespaceRequest, call: Call
 ) -> DescribeNamespaceResponse:
     """Return a namespace's configuration and what the server can do in it, by name or by id."""
+    if request.id and request.namespace:
+        raise InvalidArgument("GetNamespace operation failed.  Both ID and Name specified in request.")
     if request.id:
         return _described(server, server.namespaces.by_id(request.id))
     _check_name(server, request.namespace)

@@ -37,6 +37,7 @@ from perdure.server.handlers.start_fields import (
 )
 
 _STARTED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
+_OPTIONS_UPDATED = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_OPTIONS_UPDATED
 _FAIL = WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL
 
 
@@ -96,6 +97,11 @@ def _check_conflict_options(request: StartWorkflowExecutionRequest) -> None:
 
 def _link_to_start(namespace: NamespaceRecord, request: StartWorkflowExecutionRequest, reply: StartReply) -> Link:
     event = Link.WorkflowEvent(namespace=namespace.name, workflow_id=request.workflow_id, run_id=reply.run_id)
-    event.event_ref.event_id = 1
-    event.event_ref.event_type = _STARTED
+    if not reply.started and request.on_conflict_options.attach_request_id:
+        # The event that attached the request has no id while it is buffered, so it is named by the request.
+        event.request_id_ref.request_id = request.request_id
+        event.request_id_ref.event_type = _OPTIONS_UPDATED
+    else:
+        event.event_ref.event_id = 1
+        event.event_ref.event_type = _STARTED
     return Link(workflow_event=event)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from temporalio.api.enums.v1 import DescribeTaskQueueMode, TaskQueueKind, TaskQueueType
+from temporalio.api.enums.v1 import BuildIdTaskReachability, DescribeTaskQueueMode, TaskQueueKind, TaskQueueType
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueueStats, TaskQueueStatus
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 
 from perdure.server.core.durations import duration_of
-from perdure.server.core.errors import InvalidArgument, Unimplemented
+from perdure.server.core.errors import InvalidArgument
 from perdure.server.engine.matching.task_queue import QueueKey, QueueKind
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.fields import check_task_queue
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 _ENHANCED: Final = DescribeTaskQueueMode.DESCRIBE_TASK_QUEUE_MODE_ENHANCED
 _WORKFLOW: Final = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
 _ACTIVITY: Final = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
-_KINDS: Final = {_WORKFLOW: QueueKind.WORKFLOW, _ACTIVITY: QueueKind.ACTIVITY}
+_KINDS: Final = {
+    _WORKFLOW: QueueKind.WORKFLOW,
+    _ACTIVITY: QueueKind.ACTIVITY,
+    TaskQueueType.TASK_QUEUE_TYPE_NEXUS: QueueKind.NEXUS,
+}
+_DEFAULT_PRIORITY: Final = 3
+"""The one group of tasks there is: priorities do not change their order yet."""
+_REACHABLE: Final = BuildIdTaskReachability.BUILD_ID_TASK_REACHABILITY_REACHABLE
 
 
 async def describe_task_queue(
@@ -54,6 +61,7 @@ async def _describe_one_type(
         backlog = await matcher.backlog(key)
         if request.report_stats:
             response.stats.CopyFrom(_stats(backlog))
+            response.stats_by_priority_key[_DEFAULT_PRIORITY].CopyFrom(response.stats)
         if request.include_task_queue_status:
             status = TaskQueueStatus(backlog_count_hint=backlog.approximate_backlog_count)
             response.task_queue_status.CopyFrom(status)
@@ -67,6 +75,8 @@ async def _describe_types(
     response = DescribeTaskQueueResponse()
     # No worker is versioned, so everything is reported under the one version without a name.
     version = response.versions_info[""]
+    if request.report_task_reachability:
+        version.task_reachability = _REACHABLE
     for queue_type in request.task_queue_types or (_WORKFLOW, _ACTIVITY):
         key = _key(namespace_id, request.task_queue.name, queue_type)
         info = version.types_info[queue_type]
@@ -80,7 +90,7 @@ async def _describe_types(
 def _key(namespace_id: str, name: str, queue_type: TaskQueueType.ValueType) -> QueueKey:
     kind = _KINDS.get(queue_type)
     if kind is None:
-        raise Unimplemented("Only workflow and activity task queues are implemented by this server.")
+        raise InvalidArgument("TaskQueueType is not known.")
     return QueueKey(namespace_id, name, kind)
 
 

@@ -176,6 +176,8 @@ def _listed(run: RunRecord) -> WorkflowExecutionInfo:
     )
     info.execution.workflow_id = run.workflow_id
     info.execution.run_id = run.run_id
+    # A run is its own root as long as no workflow has a parent: there are no children yet.
+    info.root_execution.CopyFrom(info.execution)
     info.type.name = run.workflow_type
     set_time(info.start_time, truncated(run.started_at))
     set_time(info.execution_time, truncated(run.execution_at))

@@ -22,7 +22,6 @@ from perdure.server.handlers.fields import (
     check_blob_size,
     check_execution,
     check_links,
-    check_run_id,
     check_signal_name,
     check_text,
 )
@@ -55,7 +54,6 @@ async def request_cancel_workflow_execution(
     namespace = server.namespaces.resolve(request.namespace)
     execution = request.workflow_execution
     check_execution(request.HasField("workflow_execution"), execution)
-    check_run_id(request.first_execution_run_id)
     check_text("RequestId", request.request_id, server.limits)
     check_links(request.links, server.limits)
     key = WorkflowKey(namespace.namespace_id, execution.workflow_id)
@@ -70,7 +68,6 @@ async def terminate_workflow_execution(
     namespace = server.namespaces.resolve(request.namespace)
     execution = request.workflow_execution
     check_execution(request.HasField("workflow_execution"), execution)
-    check_run_id(request.first_execution_run_id)
     check_links(request.links, server.limits)
     check_blob_size(request.details, server.limits)
     # So that people can tell a user's terminate from one of the server's own.

@@ -13,7 +13,15 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from perdure.server.core.records import EntityWrite, NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import (
+    EntityWrite,
+    InboxRecord,
+    NamespaceRecord,
+    OutboxRecord,
+    RunRecord,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.store.visibility.filter import Filter
 
 
@@ -85,6 +93,13 @@ class DueAlarm(NamedTuple):
     workflow_id: str
     run_id: str
     alarm_at: int
+
+
+class OutboxHead(NamedTuple):
+    """The first messages of the outbox, and whether there are no others."""
+
+    records: list[OutboxRecord]
+    is_all: bool
 
 
 class ListPosition(NamedTuple):
@@ -180,6 +195,18 @@ class Store(Protocol):
 
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         """Return runs whose alarm is before a time, earliest first."""
+
+    # --- messages ---------------------------------------------------------------------------------------------------
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        """Return the head of the outbox: messages that are not acknowledged, in the order of (run_id, number).
+
+        Stops after `max_messages`, or before the sum of the bodies passes `max_bytes`; always returns at least one
+        message where one exists.
+        """
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        """Return the row of the last message from a run that had an effect on a workflow id, None for none."""
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from perdure.server.core.records import EntityWrite, RunRecord, WorkflowKey
+from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
 
 RUNNING = 1
 """The status of an open run that is not paused."""
@@ -51,6 +51,12 @@ class Round(msgspec.Struct):
     requests: list[Row] = []
     runs_closed: list[Row] = []
     runs_deleted: list[Row] = []
+    children: list[Row] = []
+    children_removed: list[Row] = []
+    outbox: list[Row] = []
+    outbox_removed: list[Row] = []
+    inbox: list[Row] = []
+    inbox_removed: list[Row] = []
 
 
 def gather(writes: Sequence[EntityWrite]) -> list[Round]:
@@ -65,27 +71,42 @@ def gather(writes: Sequence[EntityWrite]) -> list[Round]:
 
 def _gather_entity(into: Round, write: EntityWrite) -> None:
     into.keys.add(write.key)
-    deleted = set(write.runs_deleted)
     for run in write.runs:
-        _gather_run(into, run, is_deleted=run.run_id in deleted)
+        _gather_run(into, run, is_deleted=run.run_id in write.runs_deleted)
     into.events += write.events
-    ended = {*write.runs_closed, *write.runs_deleted}
-    if not ended:
-        into.activities += write.activities
-        into.timers += write.timers
-        into.buffered += write.buffered
-        into.requests += write.requests
-    else:
-        # What ends in the same batch need not be written first.
-        into.activities += [row for row in write.activities if row.run_id not in ended]
-        into.timers += [row for row in write.timers if row.run_id not in ended]
-        into.buffered += [row for row in write.buffered if row.run_id not in ended]
-        into.requests += [row for row in write.requests if row.run_id not in ended]
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
-    into.buffered_cleared += [(run_id,) for run_id in write.buffered_cleared]
+    into.buffered_cleared += zip(write.buffered_cleared)
+    if write.mail is not None:
+        _gather_mail(into, write.mail)
+    if write.runs_closed or write.runs_deleted:
+        _gather_end(into, write)
+        return
+    into.activities += write.activities
+    into.timers += write.timers
+    into.buffered += write.buffered
+    into.requests += write.requests
+
+
+def _gather_end(into: Round, write: EntityWrite) -> None:
+    """Gather what belongs to runs where some have ended: what ends in the same batch need not be written first."""
+    ended = {*write.runs_closed, *write.runs_deleted}
+    into.activities += [row for row in write.activities if row.run_id not in ended]
+    into.timers += [row for row in write.timers if row.run_id not in ended]
+    into.buffered += [row for row in write.buffered if row.run_id not in ended]
+    # The request ids of a run are kept as long as its history.
+    into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
+
+
+def _gather_mail(into: Round, mail: MailWrite) -> None:
+    into.children += mail.children
+    into.children_removed += mail.children_removed
+    into.outbox += mail.outbox
+    into.outbox_removed += mail.outbox_removed
+    into.inbox += mail.inbox
+    into.inbox_removed += mail.inbox_removed
 
 
 def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:

@@ -8,6 +8,7 @@ Why the indexes are what they are:
 - `event` is appended in commit order and indexed by its key: clustering by the key instead cost two to three times as
   much per event written on SQLite and read no faster. Run ids that rise with time keep the index's inserts together.
 - Task queues and alarms are partial indexes over the state, so a run that waits for nobody costs them nothing.
+- The outbox is read in the order of its key: messages of one run by their numbers, runs about as they began.
 - The four listing indexes carry `(started_at, run_id)` last, which is the order of every listing.
 
 This module must never hold a statement: it says what there is, not how to make it.
@@ -222,4 +223,65 @@ REQUEST = Table(
     clustered=True,
 )
 
-TABLES = (MIGRATION, META, NODE, NAMESPACE, RUN, EVENT, ACTIVITY, TIMER, BUFFERED_EVENT, REQUEST)
+CHILD = Table(
+    name="child",
+    columns=(
+        _text("run_id"),
+        _integer("initiated_event_id"),
+        _text("namespace_id"),
+        _text("workflow_id"),
+        _text("child_workflow_id"),
+        _text("child_run_id", nullable=True),
+        _text("child_workflow_type"),
+        _integer("started_event_id"),
+        _integer("initiated_at"),
+    ),
+    primary_key=("run_id", "initiated_event_id"),
+    clustered=True,
+)
+
+OUTBOX = Table(
+    name="outbox",
+    columns=(
+        _text("run_id"),
+        _integer("number"),
+        _text("namespace_id"),
+        _text("workflow_id"),
+        _text("receiver_namespace_id"),
+        _text("receiver_workflow_id"),
+        _text("kind"),
+        _integer("initiated_event_id"),
+        _integer("sent_at"),
+        _bytes("body"),
+    ),
+    primary_key=("run_id", "number"),
+)
+
+INBOX = Table(
+    name="inbox",
+    columns=(
+        _text("sender_run_id"),
+        _text("namespace_id"),
+        _text("workflow_id"),
+        _integer("number"),
+        _text("run_id"),
+    ),
+    primary_key=("sender_run_id", "namespace_id", "workflow_id"),
+    clustered=True,
+)
+
+TABLES = (
+    MIGRATION,
+    META,
+    NODE,
+    NAMESPACE,
+    RUN,
+    EVENT,
+    ACTIVITY,
+    TIMER,
+    BUFFERED_EVENT,
+    REQUEST,
+    CHILD,
+    OUTBOX,
+    INBOX,
+)

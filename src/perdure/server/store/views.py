@@ -69,6 +69,8 @@ FROM timer
 JOIN run ON run.run_id = timer.run_id
 JOIN namespace ON namespace.namespace_id = run.namespace_id""",
         ),
+        View("pending_children", _pending_children(dialect)),
+        View("messages", _messages(dialect)),
         View("task_queue_backlog", _task_queue_backlog(dialect)),
         View(
             "history",
@@ -107,6 +109,28 @@ SELECT namespace.name AS namespace, activity.workflow_id, activity.run_id, activ
        activity.last_failure, activity.last_worker, activity.scheduled_event_id
 FROM namespace
 JOIN activity ON activity.namespace_id = namespace.namespace_id"""
+
+
+def _pending_children(dialect: ViewDialect) -> str:
+    utc = dialect.utc
+    return f"""
+SELECT namespace.name AS namespace, child.workflow_id, child.run_id, child.child_workflow_id, child.child_run_id,
+       child.child_workflow_type, CASE WHEN child.child_run_id IS NULL THEN 'initiated' ELSE 'started' END AS status,
+       {utc("child.initiated_at")} AS initiated, child.initiated_event_id
+FROM child
+JOIN namespace ON namespace.namespace_id = child.namespace_id"""
+
+
+def _messages(dialect: ViewDialect) -> str:
+    utc = dialect.utc
+    return f"""
+SELECT namespace.name AS namespace, outbox.workflow_id, outbox.run_id, outbox.kind,
+       coalesce(receiver.name, outbox.receiver_namespace_id) AS to_namespace,
+       outbox.receiver_workflow_id AS to_workflow_id, {utc("outbox.sent_at")} AS since, outbox.number,
+       outbox.initiated_event_id
+FROM outbox
+JOIN namespace ON namespace.namespace_id = outbox.namespace_id
+LEFT JOIN namespace AS receiver ON receiver.namespace_id = outbox.receiver_namespace_id"""
 
 
 def _workflow_tasks_not_completed(dialect: ViewDialect) -> str:
@@ -158,9 +182,23 @@ UNION ALL
 SELECT namespace, workflow_id, run_id, workflow_type, 'timer', timer_id, NULL, NULL, fires, NULL, 'it is not due yet'
 FROM timers
 UNION ALL
+SELECT pending_children.namespace, pending_children.workflow_id, pending_children.run_id, run.workflow_type,
+       'child workflow', pending_children.child_workflow_type, NULL, pending_children.initiated, NULL, NULL,
+       CASE pending_children.status WHEN 'started' THEN 'it has not closed: ' ELSE 'it is being started: ' END
+       || pending_children.child_workflow_id
+FROM pending_children
+JOIN run ON run.run_id = pending_children.run_id
+UNION ALL
+SELECT messages.namespace, messages.workflow_id, messages.run_id, run.workflow_type, 'delivery', messages.kind, NULL,
+       messages.since, NULL, NULL, 'not delivered yet to ' || messages.to_workflow_id
+FROM messages CROSS JOIN run
+WHERE run.run_id = messages.run_id AND run.{_OPEN}
+UNION ALL
 SELECT namespace.name, run.workflow_id, run.run_id, run.workflow_type, 'message', NULL, NULL, NULL, NULL, NULL,
        'nothing is pending: only a message from outside can move it'
 FROM namespace CROSS JOIN run
 WHERE run.namespace_id = namespace.namespace_id AND run.{_OPEN} AND run.task_state = 'none'
   AND NOT EXISTS (SELECT 1 FROM activity WHERE activity.run_id = run.run_id)
-  AND NOT EXISTS (SELECT 1 FROM timer WHERE timer.run_id = run.run_id)"""
+  AND NOT EXISTS (SELECT 1 FROM timer WHERE timer.run_id = run.run_id)
+  AND NOT EXISTS (SELECT 1 FROM child WHERE child.run_id = run.run_id)
+  AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run_id = run.run_id)"""

@@ -383,11 +383,20 @@ def test_a_heartbeat_is_a_transition_without_an_event() -> None:
 
 def test_the_next_attempt_is_told_the_last_heartbeat() -> None:
     story, task = beating_story()
+    story.heartbeat(task, "quarter")
+    story.heartbeat(task, "half")
+    story.crash()
+    story.wait(6)
+    assert story.poll_activity().heartbeat_details == payloads("half")
+
+
+def test_a_heartbeat_without_details_leaves_none_to_the_next_attempt() -> None:
+    story, task = beating_story()
     story.heartbeat(task, "half")
     story.heartbeat(task)
     story.crash()
     story.wait(6)
-    assert story.poll_activity().heartbeat_details == payloads("half")
+    assert not story.poll_activity().HasField("heartbeat_details")
 
 
 def test_a_heartbeat_timeout_tells_the_last_details() -> None:

@@ -252,5 +252,5 @@ def test_a_closed_run_is_deleted_by_its_run_id() -> None:
     story.do(Delete(first))
     assert first not in story.workflow.runs
     assert story.run.is_open
-    with pytest.raises(NotFound, match=f"run ID: {first}"):
+    with pytest.raises(NotFound, match=f'run ID "{first}"'):
         story.describe(first)

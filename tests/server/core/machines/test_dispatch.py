@@ -6,6 +6,7 @@ import pytest
 
 from perdure.server.core.durations import time_of
 from perdure.server.core.effects import WorkflowTaskReady
+from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import ResetStickiness, StickyWorkerGone
 from perdure.server.core.replies import StaleTask
 from tests.server.core.commands import SECOND
@@ -98,6 +99,13 @@ def test_a_task_that_waits_in_a_sticky_queue_can_still_leave_it_after_a_reset() 
     story.do(StickyWorkerGone("", STICKY))
     [offer] = story.effects_of(WorkflowTaskReady)
     assert offer.task_queue == QUEUE
+
+
+def test_a_closed_run_has_no_stickiness_to_reset() -> None:
+    story = sticky_story()
+    story.terminate()
+    with pytest.raises(NotFound, match="workflow execution already completed"):
+        story.do(ResetStickiness(""))
 
 
 def test_resetting_twice_is_no_transition() -> None:

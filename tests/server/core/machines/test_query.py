@@ -384,11 +384,53 @@ def test_a_run_that_was_closed_before_its_first_task_has_no_answers() -> None:
     assert isinstance(refusal.value.detail, WorkflowNotReadyFailure)
 
 
-def test_a_run_in_its_backoff_has_no_answers() -> None:
+def delayed_story() -> Story:
+    """A run whose first task is scheduled in a minute."""
     story = Story()
     story.start(workflow_start_delay=duration_of(60 * SECOND))
-    with pytest.raises(FailedPrecondition, match="not scheduled yet"):
-        story.query()
+    return story
+
+
+def test_a_run_whose_first_task_comes_too_late_for_the_caller_has_no_answers() -> None:
+    with pytest.raises(FailedPrecondition, match="not scheduled yet") as refusal:
+        delayed_story().query(waits=59.9)
+    assert isinstance(refusal.value.detail, WorkflowNotReadyFailure)
+
+
+def test_a_query_waits_for_the_first_task_where_its_caller_does() -> None:
+    story = delayed_story()
+    story.query(waits=60)
+    assert state_of(story) is State.WAITING
+    story.wait(60)
+    task = story.poll()
+    assert list(task.response.queries) == ["q1"]
+    story.complete(task, query_results={"q1": answer()})
+    [answered] = story.effects_of(QueryAnswered)
+    assert answered.result == answer()
+
+
+def test_what_happens_during_the_backoff_sends_no_query_to_the_workers() -> None:
+    story = delayed_story()
+    story.query(waits=60)
+    story.signal()
+    assert state_of(story) is State.WAITING
+    assert not story.effects_of(QueryReady)
+
+
+def test_a_run_terminated_in_its_backoff_fails_the_queries_that_wait() -> None:
+    story = delayed_story()
+    story.query(waits=60)
+    story.terminate()
+    [answered] = story.effects_of(QueryAnswered)
+    assert answered.problem == "Workflow execution closed before WorkflowTaskStarted event"
+
+
+def test_there_is_room_for_so_many_queries_in_the_backoff_too() -> None:
+    story = delayed_story()
+    story.limits = Limits(buffered_queries=1)
+    story.query("q1", waits=60)
+    with pytest.raises(ResourceExhausted):
+        story.query("q2", waits=60)
 
 
 def test_a_run_whose_task_fails_again_and_again_has_no_answers() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio.api.common.v1 import Memo, Priority
-from temporalio.api.enums.v1 import PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus
+from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus
 from temporalio.api.sdk.v1 import UserMetadata
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
@@ -73,6 +73,20 @@ def test_a_description_of_an_open_run() -> None:
     assert time_of(extended.execution_expiration_time) == NOW + 900 * SECOND
     assert time_of(extended.run_expiration_time) == NOW + 90 * SECOND
     assert not extended.cancel_requested
+
+
+def test_a_run_without_timeouts_tells_none() -> None:
+    config = started_story().describe().execution_config
+    assert not config.HasField("workflow_execution_timeout")
+    assert not config.HasField("workflow_run_timeout")
+
+
+def test_the_request_that_started_a_run_is_told() -> None:
+    story = Story()
+    story.start(request_id="first-request")
+    [(request_id, info)] = story.describe().workflow_extended_info.request_id_infos.items()
+    assert (request_id, info.event_id, info.buffered) == ("first-request", 1, False)
+    assert info.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED
 
 
 def test_a_description_of_a_closed_run() -> None:
@@ -147,6 +161,7 @@ def test_an_activity_that_waits_for_a_worker() -> None:
     assert time_of(pending.expiration_time) == NOW + 600 * SECOND
     assert (pending.attempt, pending.maximum_attempts) == (1, 3)
     assert not pending.HasField("last_started_time")
+    assert not pending.HasField("priority")
 
 
 def test_an_activity_that_a_worker_has() -> None:
@@ -178,6 +193,43 @@ def test_an_activity_between_two_attempts() -> None:
     assert time_of(pending.next_attempt_schedule_time) == NOW + 3 * SECOND
     assert nanos_of(pending.current_retry_interval) == SECOND
     assert pending.last_worker_identity == "worker"
+
+
+def test_an_attempt_that_may_start_tells_the_backoff_that_would_follow_it() -> None:
+    story = started_story()
+    story.decide(schedule_activity(retry=retry_policy(initial=3, maximum=4)))
+    assert nanos_of(described_activity(story).current_retry_interval) == 3 * SECOND
+    story.fail_activity(story.poll_activity(), application_failure())
+    assert nanos_of(described_activity(story).current_retry_interval) == 3 * SECOND
+    story.wait(3)
+    pending = described_activity(story)
+    assert nanos_of(pending.current_retry_interval) == 6 * SECOND, "not cut to the maximum"
+    assert not pending.HasField("next_attempt_schedule_time")
+
+
+def test_an_activity_that_runs_or_ends_tells_no_backoff() -> None:
+    story = started_story()
+    story.decide(schedule_activity())
+    task = story.poll_activity()
+    assert not described_activity(story).HasField("current_retry_interval")
+    story.signal()
+    story.decide(cancel_activity(5))
+    story.take_back_activity(task)
+    assert not described_activity(story).HasField("current_retry_interval")
+
+
+def test_an_activity_is_described_with_its_options() -> None:
+    story = started_story()
+    policy = retry_policy(initial=3, attempts=5, fatal=("Fatal",))
+    story.decide(schedule_activity(to_close=600, to_start=60, start_to_close=30, heartbeat=10, retry=policy))
+    options = described_activity(story).activity_options
+    assert options.task_queue.name == "activities"
+    assert nanos_of(options.schedule_to_close_timeout) == 600 * SECOND
+    assert nanos_of(options.schedule_to_start_timeout) == 60 * SECOND
+    assert nanos_of(options.start_to_close_timeout) == 30 * SECOND
+    assert nanos_of(options.heartbeat_timeout) == 10 * SECOND
+    assert nanos_of(options.retry_policy.initial_interval) == 3 * SECOND
+    assert options.retry_policy.maximum_attempts == 5
 
 
 def test_an_activity_that_should_be_cancelled() -> None:

@@ -79,6 +79,18 @@ def test_the_execution_timeout_spans_all_runs_and_is_not_retried() -> None:
     assert attributes.retry_state == RetryState.RETRY_STATE_TIMEOUT
 
 
+def test_the_execution_timeout_counts_from_the_start_and_the_run_timeout_from_the_first_task() -> None:
+    story = Story()
+    story.start(
+        workflow_start_delay=duration_of(10 * SECOND),
+        workflow_run_timeout=duration_of(12 * SECOND),
+        workflow_execution_timeout=duration_of(25 * SECOND),
+    )
+    extended = story.describe().workflow_extended_info
+    assert time_of(extended.run_expiration_time) == NOW + 22 * SECOND
+    assert time_of(extended.execution_expiration_time) == NOW + 25 * SECOND
+
+
 @pytest.mark.parametrize("crashes", [False, True])
 def test_timeouts_hold_whether_or_not_the_process_lives(crashes: bool) -> None:
     story = Story()

@@ -9,6 +9,7 @@ from perdure.server.core.effects import WorkflowTaskReady
 from perdure.server.core.errors import InvalidArgument, NotFound
 from tests.server.core.commands import payloads
 from tests.server.core.stories import idle_story, started_story
+from tests.server.core.story import Story
 
 
 def test_a_signal_is_recorded_and_wakes_the_workflow() -> None:
@@ -48,6 +49,28 @@ def test_a_repeated_request_id_is_known_while_its_signal_is_buffered() -> None:
     story.signal(request_id="once")
     story.complete(task)
     assert story.names().count("WorkflowExecutionSignaled") == 1
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_a_repeated_request_id_is_known_after_the_run_closed(crashes: bool) -> None:
+    story = idle_story()
+    story.signal(request_id="once")
+    story.terminate()
+    if crashes:
+        story.crash()
+    story.signal(request_id="once")
+    with pytest.raises(NotFound, match="workflow execution already completed"):
+        story.signal(request_id="another")
+
+
+def test_a_request_id_that_came_in_the_last_batch_of_a_run_is_known_too() -> None:
+    story = Story(cuts=False)
+    story.start()
+    story.signal(request_id="once")
+    story.terminate()
+    story.cut()
+    story.crash()
+    story.signal(request_id="once")
 
 
 def test_signals_without_a_request_id_are_all_different() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from temporalio.api.common.v1 import Header, Memo, Priority, SearchAttributes
+import pytest
+from temporalio.api.command.v1 import Command
+from temporalio.api.common.v1 import Header, Link, Memo, Priority, SearchAttributes
 from temporalio.api.enums.v1 import ContinueAsNewInitiator, RetryState, WorkflowExecutionStatus
 from temporalio.api.history.v1 import (
     WorkflowExecutionCompletedEventAttributes,
@@ -238,6 +240,30 @@ def test_a_chain_knows_its_first_run() -> None:
         story.decide(continue_as_new())
     assert started(story).first_execution_run_id == first
     assert started(story).continued_execution_run_id != first
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+@pytest.mark.parametrize(
+    ("how", "command"),
+    [
+        ({"retry_policy": retry_policy(initial=5)}, fail_workflow()),
+        ({"cron_schedule": "* * * * *"}, complete_workflow()),
+        ({}, continue_as_new()),
+    ],
+    ids=["retry", "cron", "continue as new"],
+)
+def test_every_run_of_a_chain_links_to_what_started_the_first(
+    how: dict[str, object], command: Command, crashes: bool
+) -> None:
+    link = Link(batch_job=Link.BatchJob(job_id="nightly"))
+    story = Story()
+    story.start(links=[link], **how)
+    for _ in range(2):
+        story.wait(120)
+        if crashes:
+            story.crash()
+        story.decide(command)
+        assert list(story.history()[0].links) == [link]
 
 
 def test_memo_and_search_attributes_are_not_taken_over() -> None:

@@ -20,6 +20,7 @@ from temporalio.api.failure.v1 import Failure
 from perdure.server.core.errors import (
     Aborted,
     AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -47,6 +48,7 @@ from perdure.server.frontends.grpc.status import status_of
         (Unavailable("m"), grpc.StatusCode.UNAVAILABLE),
         (Aborted("m"), grpc.StatusCode.ABORTED),
         (DeadlineExceeded("m"), grpc.StatusCode.DEADLINE_EXCEEDED),
+        (DataLoss("m"), grpc.StatusCode.DATA_LOSS),
         (StaleTask("m"), grpc.StatusCode.FAILED_PRECONDITION),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ServerError) else "",

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from perdure.server.core.records import ChildRecord, InboxRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.rounds import Fence, SqlValue, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
@@ -43,7 +44,7 @@ def recorder() -> Iterator[_Recorder]:
     connection.close()
 
 
-_TABLES = r"run|event|activity|timer|buffered_event|request|node"
+_TABLES = r"run|event|activity|timer|buffered_event|request|node|child|outbox|inbox"
 
 
 def _scans(plan: str) -> list[str]:
@@ -68,13 +69,28 @@ def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
     changed.timers_removed = [(run_id, "t") for run_id in run_ids]
     changed.buffered_cleared = run_ids
     changed.buffered = [rows.buffered(run_id, 1) for run_id in run_ids]
+    changed.mail = MailWrite(
+        children=[ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids],
+        children_removed=[(run_id, 5) for run_id in run_ids],
+        outbox=[
+            OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids
+        ],
+        outbox_removed=[(run_id, 1) for run_id in run_ids],
+        inbox=[InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in run_ids],
+        inbox_removed=[(run_id, rows.NAMESPACE, "w", 1) for run_id in run_ids],
+    )
     changed.runs_closed = ["r1"]
     changed.runs_deleted = ["r2"]
     batches.write_batch(recorder, Fence("node", 1, 2), gather([changed]))
     assert len(recorder.plans) > 15
     scanned = {sql: _scans(plan) for sql, plan in recorder.plans if _scans(plan)}
     assert not scanned
-    for table, key in (("activity", "run_id=? AND scheduled_event_id=?"), ("timer", "run_id=? AND timer_id=?")):
+    for table, key in (
+        ("activity", "run_id=? AND scheduled_event_id=?"),
+        ("timer", "run_id=? AND timer_id=?"),
+        ("child", "run_id=? AND initiated_event_id=?"),
+        ("outbox", "run_id=? AND number=?"),
+    ):
         plans = [plan for sql, plan in recorder.plans if sql.startswith(f"DELETE FROM {table} WHERE (run_id, ")]
         assert plans
         assert all(f"({key})" in plan for plan in plans), "a pending thing is removed by its whole key"
@@ -117,6 +133,7 @@ def test_one_run_is_loaded_by_its_key(recorder: _Recorder) -> None:
         ("sqlite_autoindex_event_1", queries.EVENT_SIZES_ASCENDING, ("r", 1, 9, 9)),
         ("sqlite_autoindex_event_1", queries.EVENT_SIZES_DESCENDING, ("r", 1, 9, 9)),
         ("run_by_workflow", queries.LATEST_RUN_ID, ("n", "w")),
+        ("sqlite_autoindex_outbox_1", queries.READ_OUTBOX, ("r", 1)),
     ],
 )
 def test_an_index_serves_a_query_in_its_order(
@@ -127,6 +144,19 @@ def test_an_index_serves_a_query_in_its_order(
     assert re.search(rf"SEARCH \w+ USING (COVERING )?INDEX {index}\b", plan), plan
     assert not _scans(plan)
     assert "TEMP B-TREE" not in plan
+
+
+def test_the_outbox_is_measured_in_the_order_of_its_key(recorder: _Recorder) -> None:
+    recorder.execute(queries.OUTBOX_SIZES, (10,))
+    [(_, plan)] = recorder.plans
+    assert "SCAN outbox USING INDEX sqlite_autoindex_outbox_1" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+def test_an_inbox_row_is_found_by_its_key(recorder: _Recorder) -> None:
+    recorder.execute(queries.READ_INBOX, ("r", "n", "w"))
+    [(_, plan)] = recorder.plans
+    assert "SEARCH inbox USING PRIMARY KEY (sender_run_id=? AND namespace_id=? AND workflow_id=?)" in plan
 
 
 @pytest.mark.parametrize(

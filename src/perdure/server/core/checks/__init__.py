@@ -11,6 +11,7 @@ from perdure.server.core.checks.activity import (
     normalize_schedule_activity,
 )
 from perdure.server.core.checks.bad_command import BadCommand
+from perdure.server.core.checks.child import normalize_start_child, too_many_children
 from perdure.server.core.checks.closing import (
     check_cancel_workflow,
     check_complete_workflow,
@@ -20,6 +21,14 @@ from perdure.server.core.checks.closing import (
     task_timeout_within,
 )
 from perdure.server.core.checks.commands import check_attributes_set, check_command_sequence
+from perdure.server.core.checks.external import (
+    cancel_of_new_child,
+    check_cancel_external,
+    check_same_namespace,
+    check_signal_external,
+    too_many_external_cancels,
+    too_many_external_signals,
+)
 from perdure.server.core.checks.facts import RunFacts
 from perdure.server.core.checks.marker import check_record_marker
 from perdure.server.core.checks.names import check_priority, normalize_task_queue
@@ -45,7 +54,9 @@ __all__ = [
     "BadCommand",
     "RunFacts",
     "activity_id_taken",
+    "cancel_of_new_child",
     "check_attributes_set",
+    "check_cancel_external",
     "check_cancel_timer",
     "check_cancel_workflow",
     "check_command_sequence",
@@ -55,7 +66,9 @@ __all__ = [
     "check_priority",
     "check_record_marker",
     "check_request_cancel_activity",
+    "check_same_namespace",
     "check_search_attributes",
+    "check_signal_external",
     "check_upsert_search_attributes",
     "merged_fields",
     "no_cancellable_activity",
@@ -63,11 +76,15 @@ __all__ = [
     "normalize_continue_as_new",
     "normalize_schedule_activity",
     "normalize_search_attributes",
+    "normalize_start_child",
     "normalize_start_timer",
     "normalize_task_queue",
     "run_timeout_within",
     "task_timeout_within",
     "timer_id_taken",
+    "too_many_children",
+    "too_many_external_cancels",
+    "too_many_external_signals",
     "typed_search_attributes",
     "without_removals",
 ]

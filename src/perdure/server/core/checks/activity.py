@@ -30,8 +30,8 @@ _DEFAULT_POLICY: Final = with_defaults(RetryPolicy())
 
 def normalize_schedule_activity(
     attributes: ScheduleActivityTaskCommandAttributes, facts: RunFacts, limits: Limits
-) -> ScheduleActivityTaskCommandAttributes:
-    """Check an activity and return a copy with its timeouts, retry policy and task queue filled in.
+) -> None:
+    """Check an activity and fill in its timeouts, retry policy and task queue, in place.
 
     Of the three timeouts schedule-to-close or start-to-close must be set; what is unset follows from what is set and
     from the run timeout, which nothing exceeds. An unset schedule-to-close is the run timeout, 0 for none.
@@ -39,10 +39,8 @@ def normalize_schedule_activity(
     Raises:
         BadCommand: If it may not be scheduled; with `terminate` if its input is too large.
     """
-    normalized = ScheduleActivityTaskCommandAttributes()
-    normalized.CopyFrom(attributes)
     try:
-        _normalize(normalized, facts, limits)
+        _normalize(attributes, facts, limits)
     except InvalidArgument as error:
         raise BadCommand(_BAD_SCHEDULE, error.message) from error
     if attributes.input.ByteSize() > limits.blob_size_error:
@@ -55,7 +53,6 @@ def normalize_schedule_activity(
             f"the number of pending activities, {facts.pending_activities}, "
             f"has reached the per-workflow limit of {limits.pending_activities}",
         )
-    return normalized
 
 
 def _normalize(normalized: ScheduleActivityTaskCommandAttributes, facts: RunFacts, limits: Limits) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from temporalio.api.common.v1 import Memo, SearchAttributes
 
 
-class RunFacts(msgspec.Struct, kw_only=True):
+class RunFacts(msgspec.Struct, gc=False, kw_only=True):
     """A run as its commands find it. Who checks a batch of commands keeps it current from one command to the next.
 
     Durations are nanoseconds, 0 for none.

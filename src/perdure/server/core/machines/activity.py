@@ -7,16 +7,19 @@ away before it had the reply, the start is taken back and the same attempt is of
 Races: an answer may come after the attempt timed out and the next one started; it carries the attempt and the nonce of
 its start and is refused. A cancel request is only a flag that the next heartbeat carries; if no worker has the activity
 it is cancelled at once.
+
+The timeouts of a started attempt are told a little late: a worker may answer until the last moment, and its answer
+needs a moment to arrive. Workers are told the deadlines as they were asked for; what nobody started times out at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import auto
 from operator import itemgetter
 from typing import Final, cast
 
-from temporalio.api.common.v1 import RetryPolicy, WorkflowExecution
+import msgspec
+from temporalio.api.common.v1 import RetryPolicy
 from temporalio.api.enums.v1 import RetryState, TimeoutType
 from temporalio.api.failure.v1 import Failure, ServerFailureInfo, TimeoutFailureInfo
 from temporalio.api.history.v1 import (
@@ -27,15 +30,14 @@ from temporalio.api.history.v1 import (
     ActivityTaskScheduledEventAttributes,
     ActivityTaskStartedEventAttributes,
     ActivityTaskTimedOutEventAttributes,
-    HistoryEvent,
 )
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
 from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
-from perdure.server.core.durations import nanos_of, timestamp_of
+from perdure.server.core.durations import nanos_of, set_duration, set_time
 from perdure.server.core.effects import ActivityTaskReady
-from perdure.server.core.events import event_at
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.retry import Retry, next_retry, requested_delay
 from perdure.server.core.run import Run
@@ -95,8 +97,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class Activity:
+class Activity(msgspec.Struct, gc=False):
     """A pending activity; a closed one is no longer in its run."""
 
     scheduled_event_id: int
@@ -104,6 +105,10 @@ class Activity:
     scheduled_at: int
     ready_at: int
     """When the present attempt may be, or was, dispatched."""
+    activity_id: str
+    activity_type: str
+    task_queue: str
+    """Where it waits."""
     state: State = State.SCHEDULED
     attempt: int = 1
     cancel_requested: bool = False
@@ -118,18 +123,10 @@ class Activity:
     last_identity: str = ""
     last_attempt_at: int = 0
     """When the last attempt ended, for describing it."""
-    deadlines: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
+    deadlines: tuple[int, int, int, int] = (0, 0, 0, 0)
     """Schedule to close, schedule to start, start to close, heartbeat: durations, 0 for none."""
-
-    @property
-    def activity_id(self) -> str:
-        """The id the workflow gave it."""
-        return self.attributes.activity_id
-
-    @property
-    def task_queue(self) -> str:
-        """Where it waits."""
-        return self.attributes.task_queue.name
+    timeout_grace: int = 0
+    """How late the timeouts of the present attempt are told while a worker has it; it keeps what it started with."""
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -145,8 +142,11 @@ def new_activity(scheduled_event_id: int, at: int, attributes: ActivityTaskSched
     return Activity(
         scheduled_event_id,
         attributes,
-        scheduled_at=at,
-        ready_at=at,
+        at,
+        at,
+        attributes.activity_id,
+        attributes.activity_type.name,
+        attributes.task_queue.name,
         deadlines=(
             nanos_of(attributes.schedule_to_close_timeout),
             nanos_of(attributes.schedule_to_start_timeout),
@@ -170,6 +170,7 @@ def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str
     activity.nonce = t.world.new_nonce()
     activity.request_id = request_id
     activity.identity = identity
+    activity.timeout_grace = t.world.limits.activity_timeout_grace
     t.touch_activity(scheduled_event_id)
     t.run.arm(ALARM, scheduled_event_id)
     return _poll_response(t, activity)
@@ -186,22 +187,26 @@ def _poll_response(t: Transition, activity: Activity) -> PollActivityTaskQueueRe
         activity.attempt,
         activity.nonce,
     )
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
     response = PollActivityTaskQueueResponse(
         task_token=encode(token),
         workflow_namespace=t.world.namespace.name,
-        workflow_type=run.start.workflow_type,
-        workflow_execution=WorkflowExecution(workflow_id=run.key.workflow_id, run_id=run.run_id),
-        activity_type=attributes.activity_type,
         activity_id=activity.activity_id,
-        scheduled_time=timestamp_of(activity.scheduled_at),
-        current_attempt_scheduled_time=timestamp_of(activity.ready_at),
-        started_time=timestamp_of(activity.started_at),
         attempt=activity.attempt,
-        schedule_to_close_timeout=attributes.schedule_to_close_timeout,
-        start_to_close_timeout=attributes.start_to_close_timeout,
-        heartbeat_timeout=attributes.heartbeat_timeout,
-        retry_policy=attributes.retry_policy,
     )
+    response.workflow_type.name = run.workflow_type
+    execution = response.workflow_execution
+    execution.workflow_id = run.key.workflow_id
+    execution.run_id = run.run_id
+    response.activity_type.name = activity.activity_type
+    set_time(response.scheduled_time, activity.scheduled_at)
+    set_time(response.current_attempt_scheduled_time, activity.ready_at)
+    set_time(response.started_time, activity.started_at)
+    to_close, _, start_to_close, heartbeat = activity.deadlines
+    set_duration(response.schedule_to_close_timeout, to_close)
+    set_duration(response.start_to_close_timeout, start_to_close)
+    set_duration(response.heartbeat_timeout, heartbeat)
+    response.retry_policy.CopyFrom(attributes.retry_policy)
     if attributes.HasField("header"):
         response.header.CopyFrom(attributes.header)
     if attributes.HasField("input"):
@@ -293,8 +298,9 @@ _HEARTBEAT: Final = TimeoutType.TIMEOUT_TYPE_HEARTBEAT
 
 
 def next_deadline(activity: Activity) -> tuple[int, TimeoutType.ValueType] | None:
-    """Return the first timeout that is running and when it is due, None if none is.
+    """Return the first timeout that is running and when it is told, None if none is.
 
+    The one place that knows of the grace: both the alarm and the check that it is still valid ask here.
     Of two that are due at once the one listed first here counts: an eager activity starts as it is scheduled, and what
     its caller bounded is then schedule-to-close, from which start-to-close has its default.
     """
@@ -304,13 +310,18 @@ def next_deadline(activity: Activity) -> tuple[int, TimeoutType.ValueType] | Non
         running.append((activity.ready_at + to_start, _TO_START))
     if to_close:
         running.append((activity.scheduled_at + to_close, _TO_CLOSE))
+    grace = 0
     if activity.state is State.STARTED:
+        grace = activity.timeout_grace
         if start_to_close:
             running.append((activity.started_at + start_to_close, _START_TO_CLOSE))
         if heartbeat:
             last = max(activity.started_at, activity.heartbeat_at)
             running.append((last + heartbeat, _HEARTBEAT))
-    return min(running, key=itemgetter(0)) if running else None
+    if not running:
+        return None
+    due, timeout_type = min(running, key=itemgetter(0))
+    return due + grace, timeout_type
 
 
 def _due_at(run: Run, key: int | str) -> int | None:
@@ -375,20 +386,18 @@ registry.alarm(ALARM, due_at=_due_at, fire=_fire)
 
 
 @registry.applies(_Scheduled)
-def _apply_scheduled(run: Run, event: HistoryEvent, attributes: _Scheduled) -> None:
-    scheduled = ActivityTaskScheduledEventAttributes()
-    scheduled.CopyFrom(attributes)
-    run.activities[event.event_id] = new_activity(event.event_id, event_at(event), scheduled)
+def _apply_scheduled(run: Run, event: Event, attributes: _Scheduled) -> None:
+    run.activities[event.event_id] = new_activity(event.event_id, event.at, attributes)
     run.activity_ids[attributes.activity_id] = event.event_id
 
 
 @registry.applies(_Started)
-def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
+def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     move(TABLE, run.activities[attributes.scheduled_event_id], _Started)
 
 
 @registry.applies(_CancelRequested)
-def _apply_cancel_requested(run: Run, event: HistoryEvent, attributes: _CancelRequested) -> None:
+def _apply_cancel_requested(run: Run, event: Event, attributes: _CancelRequested) -> None:
     activity = run.activities.get(attributes.scheduled_event_id)
     if activity is not None:
         activity.cancel_requested = True
@@ -396,22 +405,22 @@ def _apply_cancel_requested(run: Run, event: HistoryEvent, attributes: _CancelRe
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     _remove(run, attributes.scheduled_event_id, _Completed)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     _remove(run, attributes.scheduled_event_id, _Failed)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     _remove(run, attributes.scheduled_event_id, _TimedOut)
 
 
 @registry.applies(_Canceled)
-def _apply_canceled(run: Run, event: HistoryEvent, attributes: _Canceled) -> None:
+def _apply_canceled(run: Run, event: Event, attributes: _Canceled) -> None:
     _remove(run, attributes.scheduled_event_id, _Canceled)
 
 

@@ -132,8 +132,7 @@ def _cancel(t: Transition, canceled: CancelActivity) -> None:
 def _heartbeat(t: Transition, heartbeat: HeartbeatActivity) -> HeartbeatReply:
     pending = _require(t.run, heartbeat.token)
     pending.heartbeat_at = t.now
-    if heartbeat.details:
-        pending.heartbeat_details = heartbeat.details
+    pending.heartbeat_details = heartbeat.details
     t.touch_activity(pending.scheduled_event_id)
     return HeartbeatReply(cancel_requested=pending.cancel_requested)
 

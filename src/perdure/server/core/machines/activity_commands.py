@@ -21,37 +21,37 @@ from perdure.server.core.checks import (
 from perdure.server.core.command_batch import CommandBatch
 from perdure.server.core.machines import activity
 from perdure.server.core.run import Run
-from perdure.server.core.transition import Transition
+from perdure.server.core.transition import CLOSES_ACTIVITY, Transition
 
 NOT_STARTED = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"ACTIVITY_ID_NOT_STARTED"')])
 
 
 def _check_schedule(batch: CommandBatch, command: Command) -> None:
-    normalized = normalize_schedule_activity(
-        command.schedule_activity_task_command_attributes, batch.facts, batch.limits
-    )
-    if normalized.activity_id in batch.activity_ids:
-        raise activity_id_taken(normalized.activity_id)
-    batch.activity_ids.add(normalized.activity_id)
+    attributes = command.schedule_activity_task_command_attributes
+    normalize_schedule_activity(attributes, batch.facts, batch.limits)
+    activity_id = attributes.activity_id
+    if activity_id in batch.activity_ids:
+        raise activity_id_taken(activity_id)
+    batch.activity_ids.add(activity_id)
     batch.facts.pending_activities += 1
-    batch.new_activities[batch.next_command_event_id] = normalized.activity_id
-    command.schedule_activity_task_command_attributes.CopyFrom(normalized)
+    batch.new_activities[batch.next_command_event_id] = activity_id
 
 
 def _record_schedule(t: Transition, command: Command) -> None:
     attributes = command.schedule_activity_task_command_attributes
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
     scheduled = ActivityTaskScheduledEventAttributes(
         activity_id=attributes.activity_id,
-        activity_type=attributes.activity_type,
-        task_queue=attributes.task_queue,
-        schedule_to_close_timeout=attributes.schedule_to_close_timeout,
-        schedule_to_start_timeout=attributes.schedule_to_start_timeout,
-        start_to_close_timeout=attributes.start_to_close_timeout,
-        heartbeat_timeout=attributes.heartbeat_timeout,
         workflow_task_completed_event_id=t.run.last_task_completed_event_id,
-        retry_policy=attributes.retry_policy,
         use_workflow_build_id=attributes.use_workflow_build_id,
     )
+    scheduled.activity_type.CopyFrom(attributes.activity_type)
+    scheduled.task_queue.CopyFrom(attributes.task_queue)
+    scheduled.schedule_to_close_timeout.CopyFrom(attributes.schedule_to_close_timeout)
+    scheduled.schedule_to_start_timeout.CopyFrom(attributes.schedule_to_start_timeout)
+    scheduled.start_to_close_timeout.CopyFrom(attributes.start_to_close_timeout)
+    scheduled.heartbeat_timeout.CopyFrom(attributes.heartbeat_timeout)
+    scheduled.retry_policy.CopyFrom(attributes.retry_policy)
     if attributes.HasField("header"):
         scheduled.header.CopyFrom(attributes.header)
     if attributes.HasField("input"):
@@ -92,12 +92,10 @@ def _check_cancel(batch: CommandBatch, command: Command) -> None:
 
 
 def _closing_is_buffered(run: Run, scheduled_event_id: int) -> bool:
-    for event in run.buffered:
-        for name in ("completed", "failed", "timed_out", "canceled"):
-            attributes = getattr(event, f"activity_task_{name}_event_attributes")
-            if attributes.scheduled_event_id == scheduled_event_id:
-                return True
-    return False
+    return any(
+        isinstance(event.attributes, CLOSES_ACTIVITY) and event.attributes.scheduled_event_id == scheduled_event_id
+        for event in run.buffered
+    )
 
 
 def _record_cancel(t: Transition, command: Command) -> None:

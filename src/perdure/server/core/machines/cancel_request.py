@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionCancelRequestedEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionCancelRequestedEventAttributes
 
 from perdure.server.core import registry
 from perdure.server.core.errors import NotFound
+from perdure.server.core.events import Event
 from perdure.server.core.inputs import RequestCancel
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
@@ -31,7 +32,7 @@ def _request(t: Transition, request_cancel: RequestCancel) -> None:
 
 
 @registry.applies(WorkflowExecutionCancelRequestedEventAttributes)
-def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionCancelRequestedEventAttributes) -> None:
+def _apply(run: Run, event: Event, attributes: WorkflowExecutionCancelRequestedEventAttributes) -> None:
     run.cancel_requested = True
     # Unlike a signal, a cancel request does not wait for the first-task backoff: there is nothing to wait for.
     run.had_task = True

@@ -20,7 +20,6 @@ from temporalio.api.enums.v1 import (
 )
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     WorkflowExecutionCanceledEventAttributes,
     WorkflowExecutionCompletedEventAttributes,
     WorkflowExecutionContinuedAsNewEventAttributes,
@@ -40,9 +39,9 @@ from perdure.server.core.checks import (
 from perdure.server.core.command_batch import CommandBatch
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import NotFound
-from perdure.server.core.events import NANOS_PER_SECOND, event_at
+from perdure.server.core.events import NANOS_PER_SECOND, Event
 from perdure.server.core.inputs import Delete, Terminate
-from perdure.server.core.machines import successor, task_failure, workflow_task
+from perdure.server.core.machines import farewell, successor, task_failure, workflow_task
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
@@ -69,7 +68,8 @@ def close(
 ) -> None:
     """Record the closing event, last of its run, and drop what is pending."""
     run = t.run
-    t.record(closing, user_metadata=user_metadata, links=links)
+    children = farewell.children_of(run)
+    closing_event = t.record(closing, user_metadata=user_metadata, links=links)
     # What a command of the closing task brought about, such as the end of an activity it cancels, is told to nobody.
     run.buffered.clear()
     run.changes.closed = True
@@ -77,6 +77,7 @@ def close(
     run.drop_dead_alarms()
     run.arm(RETENTION_ALARM, 0)
     run.alarm_at = run.retention_at
+    farewell.part(t, closing_event, children)
 
 
 def terminate(
@@ -250,44 +251,46 @@ registry.alarm(RETENTION_ALARM, due_at=_retention_due_at, fire=_retention_over)
 # --- events -----------------------------------------------------------------------------------------------------------
 
 
-def _closed(run: Run, event: HistoryEvent, status: WorkflowExecutionStatus.ValueType) -> None:
+def _closed(run: Run, event: Event, status: WorkflowExecutionStatus.ValueType) -> None:
     run.status = status
-    run.closed_at = event_at(event)
+    run.closed_at = event.at
     workflow_task.drop(run)
     run.activities.clear()
     run.activity_ids.clear()
     run.timers.clear()
+    if run.mail is not None:
+        run.mail.drop_pending()
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     run.successor_run_id = attributes.new_execution_run_id
     _closed(run, event, _COMPLETED)
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     run.successor_run_id = attributes.new_execution_run_id
     _closed(run, event, _Status.WORKFLOW_EXECUTION_STATUS_FAILED)
 
 
 @registry.applies(_Canceled)
-def _apply_canceled(run: Run, event: HistoryEvent, attributes: _Canceled) -> None:
+def _apply_canceled(run: Run, event: Event, attributes: _Canceled) -> None:
     _closed(run, event, _Status.WORKFLOW_EXECUTION_STATUS_CANCELED)
 
 
 @registry.applies(_Terminated)
-def _apply_terminated(run: Run, event: HistoryEvent, attributes: _Terminated) -> None:
+def _apply_terminated(run: Run, event: Event, attributes: _Terminated) -> None:
     _closed(run, event, _Status.WORKFLOW_EXECUTION_STATUS_TERMINATED)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     run.successor_run_id = attributes.new_execution_run_id
     _closed(run, event, _Status.WORKFLOW_EXECUTION_STATUS_TIMED_OUT)
 
 
 @registry.applies(_ContinuedAsNew)
-def _apply_continued(run: Run, event: HistoryEvent, attributes: _ContinuedAsNew) -> None:
+def _apply_continued(run: Run, event: Event, attributes: _ContinuedAsNew) -> None:
     run.successor_run_id = attributes.new_execution_run_id
     _closed(run, event, _Status.WORKFLOW_EXECUTION_STATUS_CONTINUED_AS_NEW)

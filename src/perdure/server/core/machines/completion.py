@@ -44,8 +44,9 @@ def _complete(t: Transition, completion: CompleteWorkflowTask) -> WorkflowTaskCo
     _set_stickiness(t, request)
     for command in request.commands:
         registry.command_rules[command.command_type].record(t, command)
-    query.answer_attached(t, dict(request.query_results))
-    query.detach(run)
+    if run.queries.pending:
+        query.answer_attached(t, dict(request.query_results))
+        query.detach(run)
     reply = WorkflowTaskCompleted(next_task=None, activities=[])
     if run.is_open:
         reply.activities = _start_eager_activities(t)
@@ -78,14 +79,14 @@ def _check(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
         events_of_task = 3
     facts = RunFacts(
         namespace=t.world.namespace.name,
-        workflow_type=run.start.workflow_type.name,
+        workflow_type=run.workflow_type,
         task_queue=run.task_queue,
-        run_timeout=nanos_of(run.start.workflow_run_timeout),
-        task_timeout=nanos_of(run.start.workflow_task_timeout),
+        run_timeout=run.run_timeout,
+        task_timeout=run.task_timeout,
         search_attribute_types=t.world.namespace.search_attributes,
         search_attributes=run.search_attributes,
         memo=run.memo,
-        execution_timeout=nanos_of(run.start.workflow_execution_timeout),
+        execution_timeout=run.execution_timeout,
         pending_activities=len(run.activities),
     )
     first_event_id = run.next_event_id + events_of_task

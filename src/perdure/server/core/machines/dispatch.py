@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import TaskQueueKind
 from temporalio.api.query.v1 import WorkflowQuery
-from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
 
 from perdure._machine import move
 from perdure.server.core import registry
-from perdure.server.core.durations import timestamp_of
+from perdure.server.core.durations import set_time
+from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import (
     FailWorkflowTask,
     ResetStickiness,
@@ -50,6 +49,8 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
     Args:
         run: The run whose task was just started.
         only_new_events: The worker has the run in its cache and needs what came since its last task.
+
+    Asked again for the same task it builds the same answer, but for queries that came in between.
     """
     task = run.task
     token = WorkflowTaskToken(
@@ -65,8 +66,8 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
     response.task_token = encode(token)
     response.started_event_id = task.started_event_id
     response.attempt = task.attempt
-    response.scheduled_time.CopyFrom(timestamp_of(task.scheduled_at))
-    response.started_time.CopyFrom(timestamp_of(task.started_at))
+    set_time(response.scheduled_time, task.scheduled_at)
+    set_time(response.started_time, task.started_at)
     for query_id, attached in query.attach(run).items():
         response.queries[query_id].CopyFrom(attached)
     first = run.previous_started_event_id + 1 if only_new_events else 1
@@ -74,12 +75,16 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
 
 
 def _poll_response(run: Run) -> PollWorkflowTaskQueueResponse:
-    return PollWorkflowTaskQueueResponse(
-        workflow_execution=WorkflowExecution(workflow_id=run.key.workflow_id, run_id=run.run_id),
-        workflow_type=run.start.workflow_type,
-        previous_started_event_id=run.previous_started_event_id,
-        workflow_execution_task_queue=TaskQueue(name=run.task_queue, kind=_NORMAL),
-    )
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
+    response = PollWorkflowTaskQueueResponse(previous_started_event_id=run.previous_started_event_id)
+    execution = response.workflow_execution
+    execution.workflow_id = run.key.workflow_id
+    execution.run_id = run.run_id
+    response.workflow_type.name = run.workflow_type
+    queue = response.workflow_execution_task_queue
+    queue.name = run.task_queue
+    queue.kind = _NORMAL
+    return response
 
 
 def _history(run: Run, first_event_id: int) -> HistorySlice:
@@ -143,6 +148,8 @@ def _give_up_stickiness(t: Transition, gone: StickyWorkerGone) -> None:
 
 @registry.handles(ResetStickiness)
 def _reset_stickiness(t: Transition, reset: ResetStickiness) -> None:
-    if t.run.is_open and t.run.sticky_queue:
+    if not t.run.is_open:
+        raise NotFound("workflow execution already completed")
+    if t.run.sticky_queue:
         workflow_task.clear_stickiness(t.run)
         t.touch()

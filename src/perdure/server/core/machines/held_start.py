@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from temporalio.api.enums.v1 import SuggestContinueAsNewReason
 from temporalio.api.history.v1 import (
-    HistoryEvent,
-    WorkflowTaskScheduledEventAttributes,
     WorkflowTaskStartedEventAttributes,
 )
 
 from perdure._machine import move
-from perdure.server.core.durations import duration_of
-from perdure.server.core.events import build_event
+from perdure.server.core.events import Event, build_event
 from perdure.server.core.limits import Limits
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
@@ -35,6 +32,7 @@ def hold_start(t: Transition, identity: str, request_id: str) -> None:
     task.nonce = t.world.new_nonce()
     task.identity = identity
     task.request_id = request_id
+    task.held_event = None
     task.history_size_bytes = run.history_size_bytes
     task.suggests_continue_as_new = _reasons_to_continue_as_new(run, t.world.limits)
     run.arm(workflow_task.TIMEOUT_ALARM, 0)
@@ -62,46 +60,51 @@ def write_start(t: Transition) -> None:
         t.touch()
     else:
         assert task.started_event_id == t.run.next_event_id, "nothing is appended while a start is held"
-        t.record_event(started_event(t.run))
+        t.record_event(_held_event(t.run))
+        task.held_event = None
 
 
-def started_event(run: Run) -> HistoryEvent:
+def started_event(run: Run) -> Event:
     """Build the Started event of the started task; the same whenever it is built."""
     task = run.task
-    return build_event(
-        task.started_event_id,
-        task.started_at,
-        WorkflowTaskStartedEventAttributes(
-            scheduled_event_id=task.scheduled_event_id,
-            identity=task.identity,
-            request_id=task.request_id,
-            history_size_bytes=task.history_size_bytes,
-            suggest_continue_as_new=bool(task.suggests_continue_as_new),
-            suggest_continue_as_new_reasons=[
-                SuggestContinueAsNewReason.ValueType(reason) for reason in task.suggests_continue_as_new
-            ],
-        ),
+    attributes = WorkflowTaskStartedEventAttributes(
+        scheduled_event_id=task.scheduled_event_id,
+        identity=task.identity,
+        request_id=task.request_id,
+        history_size_bytes=task.history_size_bytes,
     )
+    if task.suggests_continue_as_new:
+        attributes.suggest_continue_as_new = True
+        attributes.suggest_continue_as_new_reasons.extend(
+            SuggestContinueAsNewReason.ValueType(reason) for reason in task.suggests_continue_as_new
+        )
+    return build_event(task.started_event_id, task.started_at, attributes)
 
 
 def virtual_events(run: Run) -> list[bytes]:
     """Return the events of the started task that are not in history yet, serialised."""
     task = run.task
     if task.is_transient and task.is_started:
-        return [_scheduled_event(run).SerializeToString(), started_event(run).SerializeToString()]
+        return [_scheduled_event(run).serialize(), started_event(run).serialize()]
     if task.is_held:
-        return [started_event(run).SerializeToString()]
+        return [_held_event(run).data]
     return []
 
 
-def _scheduled_event(run: Run) -> HistoryEvent:
+def _held_event(run: Run) -> Event:
+    """Return the Started event of a held start: the worker is shown the very bytes that history gets later."""
+    event = run.task.held_event
+    if event is None:
+        event = run.task.held_event = started_event(run)
+        event.data = event.serialize()
+    return event
+
+
+def _scheduled_event(run: Run) -> Event:
     task = run.task
-    attributes = WorkflowTaskScheduledEventAttributes(
-        task_queue=workflow_task.event_queue(run),
-        start_to_close_timeout=duration_of(task.timeout),
-        attempt=task.attempt,
+    return build_event(
+        task.scheduled_event_id, task.scheduled_at, workflow_task.scheduled_attributes(run, task.timeout)
     )
-    return build_event(task.scheduled_event_id, task.scheduled_at, attributes)
 
 
 def write_events(t: Transition) -> None:

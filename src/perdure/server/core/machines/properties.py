@@ -6,7 +6,6 @@ from temporalio.api.command.v1 import Command
 from temporalio.api.common.v1 import Memo, SearchAttributes
 from temporalio.api.enums.v1 import CommandType
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     UpsertWorkflowSearchAttributesEventAttributes,
     WorkflowPropertiesModifiedEventAttributes,
 )
@@ -19,6 +18,7 @@ from perdure.server.core.checks import (
     typed_search_attributes,
 )
 from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.events import Event
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
@@ -40,7 +40,7 @@ def _record_upsert(t: Transition, command: Command) -> None:
 
 
 @registry.applies(UpsertWorkflowSearchAttributesEventAttributes)
-def _apply_upsert(run: Run, event: HistoryEvent, attributes: UpsertWorkflowSearchAttributesEventAttributes) -> None:
+def _apply_upsert(run: Run, event: Event, attributes: UpsertWorkflowSearchAttributesEventAttributes) -> None:
     merged = merged_fields(run.search_attributes.indexed_fields, attributes.search_attributes.indexed_fields)
     run.search_attributes = SearchAttributes(indexed_fields=merged)
 
@@ -59,7 +59,7 @@ def _record_modify(t: Transition, command: Command) -> None:
 
 
 @registry.applies(WorkflowPropertiesModifiedEventAttributes)
-def _apply_modify(run: Run, event: HistoryEvent, attributes: WorkflowPropertiesModifiedEventAttributes) -> None:
+def _apply_modify(run: Run, event: Event, attributes: WorkflowPropertiesModifiedEventAttributes) -> None:
     run.memo = Memo(fields=merged_fields(run.memo.fields, attributes.upserted_memo.fields))
 
 

@@ -1,18 +1,18 @@
 """Queries of a run: read-only questions that a worker answers. They live in memory only and leave no trace.
 
 A query must see every event that was acknowledged before it. So while a workflow task is pending it waits (WAITING) and
-goes with that task (ATTACHED); with no task pending it is offered to the workers by itself (DIRECT). A task that ends
-without an answer puts its queries back, or frees them for direct dispatch where no further task follows. A sticky
-worker that does not fetch a direct query in time loses it to the normal queue. If its caller goes, the query is
-withdrawn.
+goes with that task (ATTACHED); it waits for a delayed first task too, if its caller waits that long. With no task
+pending it is offered to the workers by itself (DIRECT). A task that ends without an answer puts its queries back, or
+frees them for direct dispatch where no further task follows. A sticky worker that does not fetch a direct query in time
+loses it to the normal queue. If its caller goes, the query is withdrawn.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import auto
 from typing import Final, cast
 
+import msgspec
 from temporalio.api.enums.v1 import QueryRejectCondition, QueryResultType, WorkflowExecutionStatus
 from temporalio.api.errordetails.v1 import WorkflowNotReadyFailure
 from temporalio.api.query.v1 import WorkflowQuery, WorkflowQueryResult
@@ -77,8 +77,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class PendingQuery:
+class PendingQuery(msgspec.Struct, gc=False):
     """One query that has no answer yet."""
 
     query_id: str
@@ -88,11 +87,10 @@ class PendingQuery:
     """Until when it waits in the sticky queue; None where it waits in the normal one."""
 
 
-@dataclass(slots=True)
-class Queries:
+class Queries(msgspec.Struct, gc=False):
     """The queries of one run, in order of arrival."""
 
-    pending: dict[str, PendingQuery] = field(default_factory=dict)
+    pending: dict[str, PendingQuery] = {}
 
 
 STICKY_ALARM: Final = "query_schedule_to_start"
@@ -105,11 +103,11 @@ def _admit(t: Transition, query: Query) -> object:
         return QueryRejected(run.status)
     if not run.is_open and not run.previous_started_event_id:
         raise _not_ready("Workflow execution closed before WorkflowTaskStarted event")
-    if run.waits_for_first_task:
+    if run.waits_for_first_task and run.execution_at > query.wait_until:
         raise _not_ready("Workflow task is not scheduled yet.")
     if run.task.attempt >= ATTEMPTS_BEFORE_NOT_READY:
         raise _not_ready("Unable to query workflow due to Workflow Task in failed state.")
-    if run.task.is_pending and _count_waiting(run) >= t.world.limits.buffered_queries:
+    if (run.task.is_pending or run.waits_for_first_task) and _count_waiting(run) >= t.world.limits.buffered_queries:
         raise ResourceExhausted("too many queries wait for this run; try again when they are answered")
     run.queries.pending[query.query_id] = PendingQuery(query.query_id, query.query)
     return QueryAdmitted(run.run_id)

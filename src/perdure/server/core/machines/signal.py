@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionSignaledEventAttributes
+from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
 from temporalio.api.workflowservice.v1 import SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 
 from perdure.server.core import registry
 from perdure.server.core.errors import InvalidArgument, NotFound
+from perdure.server.core.events import Event
 from perdure.server.core.inputs import Signal
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
@@ -28,9 +29,15 @@ def _signal(t: Transition, signal: Signal) -> None:
 
 def require_room(t: Transition) -> None:
     """Refuse a signal where the run has taken as many as it may."""
-    limit = t.world.limits.signals_per_execution
-    if limit and t.run.signal_count >= limit:
+    if not has_room(t):
+        limit = t.world.limits.signals_per_execution
         raise InvalidArgument(f"exceeded workflow execution limit for signal events ({limit})")
+
+
+def has_room(t: Transition) -> bool:
+    """Return whether the run may take one more signal."""
+    limit = t.world.limits.signals_per_execution
+    return not limit or t.run.signal_count < limit
 
 
 def remember(t: Transition, request_id: str) -> None:
@@ -54,5 +61,5 @@ def record(
 
 
 @registry.applies(WorkflowExecutionSignaledEventAttributes)
-def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionSignaledEventAttributes) -> None:
+def _apply(run: Run, event: Event, attributes: WorkflowExecutionSignaledEventAttributes) -> None:
     run.signal_count += 1

@@ -1,7 +1,7 @@
 """The beginning of a run: its first event, its first workflow task, and when its time is over.
 
 A start delay, a cron schedule or a retry keeps the first workflow task back: then an alarm schedules it. The run
-timeout counts from the end of that backoff; the execution timeout spans all runs of a chain.
+timeout counts from the end of that backoff; the execution timeout spans all runs of a chain, and counts from the start.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from temporalio.api.workflowservice.v1 import (
 from perdure.server.core import registry
 from perdure.server.core.checks import without_removals
 from perdure.server.core.cron import next_cron_delay
-from perdure.server.core.durations import duration_of, nanos_of, time_of, timestamp_of
-from perdure.server.core.events import event_at
+from perdure.server.core.durations import nanos_of, set_duration, time_of, timestamp_of
+from perdure.server.core.events import Event, event_at
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.machines.query import Queries
 from perdure.server.core.machines.workflow_task import WorkflowTask
@@ -44,10 +44,8 @@ def attributes_of_request(
         run_id: The new run's id.
         now: The time of the start.
     """
+    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
     attributes = WorkflowExecutionStartedEventAttributes(
-        workflow_type=request.workflow_type,
-        task_queue=request.task_queue,
-        workflow_task_timeout=request.workflow_task_timeout,
         original_execution_run_id=run_id,
         first_execution_run_id=run_id,
         identity=request.identity,
@@ -55,6 +53,9 @@ def attributes_of_request(
         cron_schedule=request.cron_schedule,
         workflow_id=request.workflow_id,
     )
+    attributes.workflow_type.CopyFrom(request.workflow_type)
+    attributes.task_queue.CopyFrom(request.task_queue)
+    attributes.workflow_task_timeout.CopyFrom(request.workflow_task_timeout)
     for name in (
         "input",
         "header",
@@ -80,12 +81,12 @@ def attributes_of_request(
     backoff = nanos_of(request.workflow_start_delay)
     if request.cron_schedule:
         backoff = next_cron_delay(request.cron_schedule, now, now) or 0
-    attributes.first_workflow_task_backoff.CopyFrom(duration_of(backoff))
+    set_duration(attributes.first_workflow_task_backoff, backoff)
     if isinstance(request, StartWorkflowExecutionRequest):
         attributes.eager_execution_accepted = request.request_eager_execution and not backoff
     execution_timeout = nanos_of(request.workflow_execution_timeout)
     if execution_timeout:
-        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + backoff + execution_timeout))
+        attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + execution_timeout))
     return attributes
 
 
@@ -93,11 +94,27 @@ def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
     """Return the empty state of a run from its first event, which is still to be applied."""
     attributes = WorkflowExecutionStartedEventAttributes()
     attributes.CopyFrom(event.workflow_execution_started_event_attributes)
-    at = event_at(event)
-    execution_at = at + nanos_of(attributes.first_workflow_task_backoff)
-    run = Run(key, run_id, attributes, at, execution_at, WorkflowTask(), Queries())
+    run = _run_of(key, run_id, attributes, event_at(event))
     run.user_metadata.CopyFrom(event.user_metadata)
+    run.links = tuple(event.links)
     return run
+
+
+def _run_of(key: WorkflowKey, run_id: str, attributes: WorkflowExecutionStartedEventAttributes, at: int) -> Run:
+    return Run(
+        key,
+        run_id,
+        attributes,
+        at,
+        at + nanos_of(attributes.first_workflow_task_backoff),
+        WorkflowTask(),
+        Queries(),
+        attributes.workflow_type.name,
+        attributes.task_queue.name,
+        nanos_of(attributes.workflow_task_timeout),
+        nanos_of(attributes.workflow_run_timeout),
+        nanos_of(attributes.workflow_execution_timeout),
+    )
 
 
 def begin(
@@ -110,11 +127,11 @@ def begin(
     links: Sequence[Link] = (),
 ) -> Transition:
     """Make a run and record its first event; `schedule_first_task` is to follow."""
-    execution_at = world.now + nanos_of(attributes.first_workflow_task_backoff)
-    run = Run(key, run_id, attributes, world.now, execution_at, WorkflowTask(), Queries())
+    run = _run_of(key, run_id, attributes, world.now)
     if user_metadata is not None:
         run.user_metadata.CopyFrom(user_metadata)
-    t = Transition(run, world)
+    run.links = tuple(links)
+    t = Transition(run, world, world.now)
     t.record(attributes, user_metadata=user_metadata, links=links)
     arm_timeouts(run)
     return t
@@ -127,14 +144,20 @@ def schedule_first_task(t: Transition) -> None:
 
 def arm_timeouts(run: Run) -> None:
     """Set the alarms that watch over the whole run."""
-    for kind in (FIRST_TASK_ALARM, RUN_TIMEOUT_ALARM, EXECUTION_TIMEOUT_ALARM):
-        run.arm(kind, 0)
+    if run.waits_for_first_task:
+        run.arm(FIRST_TASK_ALARM, 0)
+    if run.run_timeout:
+        run.arm(RUN_TIMEOUT_ALARM, 0)
+    if run.start.HasField("workflow_execution_expiration_time"):
+        run.arm(EXECUTION_TIMEOUT_ALARM, 0)
 
 
 @registry.applies(WorkflowExecutionStartedEventAttributes)
-def _apply(run: Run, event: HistoryEvent, attributes: WorkflowExecutionStartedEventAttributes) -> None:
-    run.memo.CopyFrom(attributes.memo)
-    run.search_attributes.CopyFrom(attributes.search_attributes)
+def _apply(run: Run, event: Event, attributes: WorkflowExecutionStartedEventAttributes) -> None:
+    if attributes.HasField("memo"):
+        run.memo.CopyFrom(attributes.memo)
+    if attributes.HasField("search_attributes"):
+        run.search_attributes.CopyFrom(attributes.search_attributes)
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------
@@ -151,8 +174,7 @@ def _first_task(t: Transition, key: int | str) -> None:
 
 def run_expires_at(run: Run) -> int | None:
     """Return when the run times out, None where it has no run timeout."""
-    timeout = nanos_of(run.start.workflow_run_timeout)
-    return run.execution_at + timeout if timeout else None
+    return run.execution_at + run.run_timeout if run.run_timeout else None
 
 
 def execution_expires_at(run: Run) -> int | None:

@@ -5,8 +5,7 @@ A successor is planned before its predecessor closes, since the closing event na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 from temporalio.api.command.v1 import ContinueAsNewWorkflowExecutionCommandAttributes
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.enums.v1 import ContinueAsNewInitiator, RetryState
@@ -24,8 +23,7 @@ _BY_CRON = ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_CRON_SCHEDULE
 _BY_WORKFLOW = ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_WORKFLOW
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """A run that is to follow."""
 
     run_id: str
@@ -118,8 +116,18 @@ def continue_as_new(t: Transition, plan: Plan, command: ContinueAsNewWorkflowExe
     ):
         if before.HasField(kept):
             getattr(attributes, kept).CopyFrom(getattr(before, kept))
+    _stay_child(attributes, before)
     attributes.completion_callbacks.extend(before.completion_callbacks)
     _begin(t, plan, attributes)
+
+
+def _stay_child(
+    attributes: WorkflowExecutionStartedEventAttributes, before: WorkflowExecutionStartedEventAttributes
+) -> None:
+    attributes.parent_workflow_namespace = before.parent_workflow_namespace
+    attributes.parent_workflow_namespace_id = before.parent_workflow_namespace_id
+    attributes.parent_initiated_event_id = before.parent_initiated_event_id
+    attributes.parent_initiated_event_version = before.parent_initiated_event_version
 
 
 def _begin(t: Transition, plan: Plan, attributes: WorkflowExecutionStartedEventAttributes) -> None:
@@ -131,6 +139,6 @@ def _begin(t: Transition, plan: Plan, attributes: WorkflowExecutionStartedEventA
     attributes.first_workflow_task_backoff.CopyFrom(duration_of(plan.backoff))
     attributes.eager_execution_accepted = False
     run.is_current = False
-    following = start.begin(run.key, plan.run_id, attributes, t.world)
+    following = start.begin(run.key, plan.run_id, attributes, t.world, links=run.links)
     start.schedule_first_task(following)
     t.successor = following

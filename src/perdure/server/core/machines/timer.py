@@ -7,14 +7,13 @@ Once the fire is in history the timer is gone, and cancelling it is the worker's
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final, cast
 
+import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     TimerCanceledEventAttributes,
     TimerFiredEventAttributes,
     TimerStartedEventAttributes,
@@ -25,7 +24,7 @@ from perdure.server.core import registry
 from perdure.server.core.checks import check_cancel_timer, no_running_timer, normalize_start_timer, timer_id_taken
 from perdure.server.core.command_batch import CommandBatch
 from perdure.server.core.durations import nanos_of
-from perdure.server.core.events import event_at
+from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -45,8 +44,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class Timer:
+class Timer(msgspec.Struct, gc=False):
     """A pending timer; one that fired or was cancelled is no longer in its run."""
 
     timer_id: str
@@ -106,7 +104,8 @@ def _record_cancel(t: Transition, command: Command) -> None:
         fired = buffered_fire(t.run, timer_id)
         assert fired is not None, "checked before anything changed"
         t.forget_buffered(fired)
-        started_event_id = fired.timer_fired_event_attributes.started_event_id
+        assert isinstance(fired.attributes, TimerFiredEventAttributes)
+        started_event_id = fired.attributes.started_event_id
     else:
         started_event_id = timer.started_event_id
     t.record(
@@ -121,10 +120,10 @@ def _record_cancel(t: Transition, command: Command) -> None:
     t.run.changes.timers.add(timer_id)
 
 
-def buffered_fire(run: Run, timer_id: str) -> HistoryEvent | None:
+def buffered_fire(run: Run, timer_id: str) -> Event | None:
     """Return the buffered TimerFired event of a timer, if there is one."""
     for event in run.buffered:
-        if event.timer_fired_event_attributes.timer_id == timer_id:
+        if isinstance(event.attributes, TimerFiredEventAttributes) and event.attributes.timer_id == timer_id:
             return event
     return None
 
@@ -153,20 +152,20 @@ registry.alarm(ALARM, due_at=_due_at, fire=_fire)
 
 
 @registry.applies(TimerStartedEventAttributes)
-def _apply_started(run: Run, event: HistoryEvent, attributes: TimerStartedEventAttributes) -> None:
-    fires_at = event_at(event) + nanos_of(attributes.start_to_fire_timeout)
+def _apply_started(run: Run, event: Event, attributes: TimerStartedEventAttributes) -> None:
+    fires_at = event.at + nanos_of(attributes.start_to_fire_timeout)
     run.timers[attributes.timer_id] = Timer(attributes.timer_id, event.event_id, fires_at)
 
 
 @registry.applies(TimerFiredEventAttributes)
-def _apply_fired(run: Run, event: HistoryEvent, attributes: TimerFiredEventAttributes) -> None:
+def _apply_fired(run: Run, event: Event, attributes: TimerFiredEventAttributes) -> None:
     timer = _take(run, attributes.timer_id, attributes.started_event_id)
     if timer is not None:
         move(TABLE, timer, TimerFiredEventAttributes)
 
 
 @registry.applies(TimerCanceledEventAttributes)
-def _apply_canceled(run: Run, event: HistoryEvent, attributes: TimerCanceledEventAttributes) -> None:
+def _apply_canceled(run: Run, event: Event, attributes: TimerCanceledEventAttributes) -> None:
     timer = _take(run, attributes.timer_id, attributes.started_event_id)
     if timer is not None:
         move(TABLE, timer, TimerCanceledEventAttributes)

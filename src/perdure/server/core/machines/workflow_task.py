@@ -12,30 +12,28 @@ gone: its schedule-to-start timeout, or the matcher's word that nobody polls, pu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import auto
 from typing import Final
 
+import msgspec
 from temporalio.api.enums.v1 import (
     TaskQueueKind,
     TimeoutType,
 )
 from temporalio.api.history.v1 import (
-    HistoryEvent,
     WorkflowTaskCompletedEventAttributes,
     WorkflowTaskFailedEventAttributes,
     WorkflowTaskScheduledEventAttributes,
     WorkflowTaskStartedEventAttributes,
     WorkflowTaskTimedOutEventAttributes,
 )
-from temporalio.api.taskqueue.v1 import TaskQueue
 
 from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
-from perdure.server.core.durations import duration_of, nanos_of
+from perdure.server.core.durations import nanos_of, set_duration
 from perdure.server.core.effects import WorkflowTaskReady
 from perdure.server.core.errors import NotFound
-from perdure.server.core.events import NANOS_PER_SECOND, event_at
+from perdure.server.core.events import NANOS_PER_SECOND, Event
 from perdure.server.core.limits import Limits
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import WorkflowTaskToken
@@ -95,8 +93,7 @@ TABLE: Final[Table[State]] = {
 }
 
 
-@dataclass(slots=True)
-class WorkflowTask:
+class WorkflowTask(msgspec.Struct, gc=False):
     """The present task of a run, or what is kept of the last one."""
 
     state: State = State.NONE
@@ -118,6 +115,8 @@ class WorkflowTask:
     identity: str = ""
     history_size_bytes: int = 0
     suggests_continue_as_new: tuple[int, ...] = ()
+    held_event: Event | None = None
+    """The Started event of a held start, once somebody was shown it."""
 
     @property
     def is_pending(self) -> bool:
@@ -169,16 +168,14 @@ def schedule_now(t: Transition, *, first_scheduled_at: int | None = None) -> Non
     """Schedule a workflow task without offering it: the caller will, or starts it itself."""
     run, task = t.run, t.run.task
     assert not run.buffered, "buffered events are flushed before the next task is scheduled"
-    timeout = _start_to_close_timeout(nanos_of(run.start.workflow_task_timeout), task.attempt, t.world.limits)
+    timeout = _start_to_close_timeout(run.task_timeout, task.attempt, t.world.limits)
     if task.is_transient:
         move(TABLE, task, ScheduledSilently)
         task.scheduled_event_id = run.next_event_id
         _note_scheduled(run, t.now, timeout)
         t.touch()
     else:
-        t.record(
-            _Scheduled(task_queue=event_queue(run), start_to_close_timeout=duration_of(timeout), attempt=task.attempt)
-        )
+        t.record(scheduled_attributes(run, timeout))
     task.first_scheduled_at = t.now if first_scheduled_at is None else first_scheduled_at
 
 
@@ -238,11 +235,19 @@ def clear_stickiness(run: Run) -> None:
     run.sticky_timeout = 0
 
 
-def event_queue(run: Run) -> TaskQueue:
-    """Return the task queue that the next Scheduled event names."""
+def scheduled_attributes(run: Run, timeout: int) -> _Scheduled:
+    """Return what the next Scheduled event says; it names the sticky queue where the run has one."""
+    attributes = _Scheduled(attempt=run.task.attempt)
+    queue = attributes.task_queue
     if run.sticky_queue:
-        return TaskQueue(name=run.sticky_queue, kind=_STICKY, normal_name=run.task_queue)
-    return TaskQueue(name=run.task_queue, kind=_NORMAL)
+        queue.name = run.sticky_queue
+        queue.kind = _STICKY
+        queue.normal_name = run.task_queue
+    else:
+        queue.name = run.task_queue
+        queue.kind = _NORMAL
+    set_duration(attributes.start_to_close_timeout, timeout)
+    return attributes
 
 
 def _start_to_close_timeout(default: int, attempt: int, limits: Limits) -> int:
@@ -269,19 +274,19 @@ def _note_scheduled(run: Run, at: int, timeout: int) -> None:
 
 
 @registry.applies(_Scheduled)
-def _apply_scheduled(run: Run, event: HistoryEvent, attributes: _Scheduled) -> None:
+def _apply_scheduled(run: Run, event: Event, attributes: _Scheduled) -> None:
     move(TABLE, run.task, _Scheduled)
     run.task.attempt = attributes.attempt
     run.task.scheduled_event_id = event.event_id
-    _note_scheduled(run, event_at(event), nanos_of(attributes.start_to_close_timeout))
+    _note_scheduled(run, event.at, nanos_of(attributes.start_to_close_timeout))
 
 
 @registry.applies(_Started)
-def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
+def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     task = run.task
     move(TABLE, task, _Started)
     task.started_event_id = event.event_id
-    task.started_at = event_at(event)
+    task.started_at = event.at
     task.identity = attributes.identity
     task.request_id = attributes.request_id
     task.history_size_bytes = attributes.history_size_bytes
@@ -289,7 +294,7 @@ def _apply_started(run: Run, event: HistoryEvent, attributes: _Started) -> None:
 
 
 @registry.applies(_Completed)
-def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> None:
+def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     move(TABLE, run.task, _Completed)
     run.task.attempt = 1
     run.previous_started_event_id = attributes.started_event_id
@@ -299,13 +304,13 @@ def _apply_completed(run: Run, event: HistoryEvent, attributes: _Completed) -> N
 
 
 @registry.applies(_Failed)
-def _apply_failed(run: Run, event: HistoryEvent, attributes: _Failed) -> None:
+def _apply_failed(run: Run, event: Event, attributes: _Failed) -> None:
     move(TABLE, run.task, _Failed)
     count_failure(run)
 
 
 @registry.applies(_TimedOut)
-def _apply_timed_out(run: Run, event: HistoryEvent, attributes: _TimedOut) -> None:
+def _apply_timed_out(run: Run, event: Event, attributes: _TimedOut) -> None:
     move(TABLE, run.task, _TimedOut)
     if attributes.timeout_type == TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START:
         clear_stickiness(run)

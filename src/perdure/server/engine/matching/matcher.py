@@ -8,8 +8,8 @@ once, what became of it:
 - `stale`: the owner says there is no such task (any more), and the poll goes on;
 - `give_back`: nobody got it, and it may still be there.
 
-A poll costs one future and one timer, and no task. An idle matcher does nothing but look through its queues twice a
-minute. It must never write to the store, and never hold up a commit: `offer` returns at once.
+A poll costs one future, and neither a timer nor a task. An idle matcher does nothing but look through its queues twice
+a minute. It must never write to the store, and never hold up a commit: `offer` returns at once.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ class BacklogStats(NamedTuple):
 class _ParkedPoll:
     """A poll that waits; its future is resolved with None where it gets nothing."""
 
-    __slots__ = ("future", "poller", "worker_gone")
+    __slots__ = ("deadline", "future", "poller", "worker_gone")
 
-    def __init__(self, poller: Poller, future: asyncio.Future[Offer | None]) -> None:
+    def __init__(self, poller: Poller, deadline: float, future: asyncio.Future[Offer | None]) -> None:
         self.poller = poller
+        self.deadline = deadline
         self.future = future
         self.worker_gone = False
 
@@ -87,7 +88,7 @@ class _ParkedPoll:
 class _LoadedQueue:
     """A queue in memory with what is known around it."""
 
-    __slots__ = ("added", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
+    __slots__ = ("added", "alarm", "alarm_at", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
 
     def __init__(self, key: QueueKey, settings: MatcherSettings, now: float) -> None:
         self.key = key
@@ -103,6 +104,33 @@ class _LoadedQueue:
         self.dispatched = TaskRate(now)
         self.last_poll_at = now
         self.sticky = False
+        self.alarm: asyncio.TimerHandle | None = None
+        self.alarm_at = 0.0
+
+    def watch(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Have parked polls end at their deadline: one timer for all, at the first one it was told of."""
+        if self.alarm is not None:
+            if self.alarm_at <= deadline:
+                return
+            self.alarm.cancel()
+        self.alarm_at = deadline
+        self.alarm = loop.call_at(deadline, self._end_overdue, loop)
+
+    def unwatch(self) -> None:
+        """Stop the timer."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+            self.alarm = None
+
+    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.alarm = None
+        now = loop.time()
+        for poll in self.tasks.parked:
+            # The timer may have fired a moment early, or for a poll that had an offer long ago.
+            if poll.deadline <= now:
+                poll.end_empty()
+            else:
+                self.watch(poll.deadline, loop)
 
 
 class Matcher:
@@ -136,6 +164,7 @@ class Matcher:
         """End all parked polls empty, and every later poll at once, and stop reading."""
         self._stopped = True
         for loaded in self._queues.values():
+            loaded.unwatch()
             for poll in loaded.tasks.parked:
                 poll.end_empty()
         for task in self._tasks:
@@ -215,8 +244,7 @@ class Matcher:
         Raises:
             ResourceExhausted: Too many polls are parked in this queue.
         """
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self._loop_time()
         if self._stopped or self._is_shut_down(key.namespace_id, poller.worker_instance_key, now):
             return None
         loaded = self._queues.get(key) or self._load(key)
@@ -228,7 +256,7 @@ class Matcher:
             self._refills_due.put_nowait(loaded)
         if offer is not None or deadline <= now:
             return offer
-        return await self._park(loop, loaded, poller, deadline)
+        return await self._park(loaded, poller, deadline)
 
     def has_recent_poller(self, key: QueueKey, within_seconds: float = STICKY_WORKER_GONE_SECONDS) -> bool:
         """Return whether a poll of the queue is parked, or one began or ended in the last `within_seconds`."""
@@ -320,17 +348,16 @@ class Matcher:
         if handover is not None:
             handover.poll.future.set_result(handover.offer)
 
-    async def _park(
-        self, loop: asyncio.AbstractEventLoop, loaded: _LoadedQueue, poller: Poller, deadline: float
-    ) -> Offer | None:
+    async def _park(self, loaded: _LoadedQueue, poller: Poller, deadline: float) -> Offer | None:
+        assert self._loop is not None, "the time of the poll was looked up"
         if loaded.tasks.parked_count >= self._settings.max_parked_polls:
             raise ResourceExhausted(
                 f"task queue {loaded.key.name} has {self._settings.max_parked_polls} waiting polls, "
                 "as many as it may have: run fewer pollers per worker"
             )
-        poll = _ParkedPoll(poller, loop.create_future())
+        poll = _ParkedPoll(poller, deadline, self._loop.create_future())
         loaded.tasks.park(poll)
-        timer = loop.call_at(deadline, poll.end_empty)
+        loaded.watch(deadline, self._loop)
         try:
             offer = await poll.future
         except asyncio.CancelledError:
@@ -339,10 +366,9 @@ class Matcher:
                 self._hand_over(loaded.tasks.give_back(offer))
             raise
         finally:
-            timer.cancel()
             loaded.tasks.unpark(poll)
         if not poll.worker_gone:
-            loaded.last_poll_at = loop.time()
+            loaded.last_poll_at = self._loop.time()
             loaded.pollers.see(poller, loaded.last_poll_at, self._clock.now())
         return offer
 
@@ -406,6 +432,7 @@ class Matcher:
             loaded.pollers.forget_old(now)
             unpolled_seconds = 0.0 if loaded.tasks.parked_count else now - loaded.last_poll_at
             if unpolled_seconds >= self._settings.idle_queue_seconds and loaded.tasks.is_idle():
+                loaded.unwatch()
                 del self._queues[loaded.key]
             elif unpolled_seconds < self._settings.rescan_seconds and not loaded.sticky:
                 loaded.tasks.doubt()

@@ -37,7 +37,7 @@ class PollerInfo(NamedTuple):
     last_access_at: int
 
 
-class _Seen(NamedTuple):
+class _Seen(msgspec.Struct):
     poller: Poller
     seen_at: float
     last_access_at: int

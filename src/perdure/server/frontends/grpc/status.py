@@ -1,7 +1,8 @@
 """What went wrong, as a gRPC status: the one place where errors of the engine become status codes.
 
 SDKs retry INTERNAL, UNKNOWN, UNAVAILABLE, ABORTED and RESOURCE_EXHAUSTED for about ten seconds a call, so a code of
-these must never stand for something a retry cannot mend.
+these must never stand for something a retry cannot mend. The one exception is DATA_LOSS, which some SDKs retry too: no
+other code tells an operator that stored data is damaged, and Temporal uses it for that.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from temporalio.api.errordetails.v1 import NotFoundFailure, PermissionDeniedFail
 from perdure.server.core.errors import (
     Aborted,
     AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
@@ -47,6 +49,7 @@ _CODES: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     Aborted: grpc.StatusCode.ABORTED,
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    DataLoss: grpc.StatusCode.DATA_LOSS,
     Refusal: grpc.StatusCode.FAILED_PRECONDITION,
     Retryable: grpc.StatusCode.UNAVAILABLE,
     ServerError: grpc.StatusCode.INTERNAL,

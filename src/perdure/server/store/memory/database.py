@@ -14,9 +14,13 @@ import msgspec
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
+    ChildRecord,
     EntityWrite,
     EventRecord,
+    InboxRecord,
+    MailWrite,
     NamespaceRecord,
+    OutboxRecord,
     RunRecord,
     TimerRecord,
     WorkflowKey,
@@ -31,10 +35,17 @@ class Pending(msgspec.Struct):
     timers: dict[str, TimerRecord] = {}
     buffered: dict[int, BufferedEventRecord] = {}
     request_ids: set[str] = set()
+    children: dict[int, ChildRecord] = {}
 
     def copied(self) -> Pending:
         """Return a copy that can be changed on its own."""
-        return Pending(dict(self.activities), dict(self.timers), dict(self.buffered), set(self.request_ids))
+        return Pending(
+            dict(self.activities),
+            dict(self.timers),
+            dict(self.buffered),
+            set(self.request_ids),
+            dict(self.children),
+        )
 
 
 class Tables(msgspec.Struct):
@@ -45,6 +56,8 @@ class Tables(msgspec.Struct):
     events: dict[str, dict[int, EventRecord]] = {}
     pending: dict[str, Pending] = {}
     namespaces: dict[str, NamespaceRecord] = {}
+    outbox: dict[tuple[str, int], OutboxRecord] = {}
+    inbox: dict[tuple[str, str, str], InboxRecord] = {}
 
 
 class MemoryDatabase:
@@ -82,6 +95,7 @@ class Change:
         self._events: dict[tuple[str, int], EventRecord] = {}
         self._current: dict[WorkflowKey, str] = {}
         self._deleted: list[str] = []
+        self._mail: list[MailWrite] = []
         for write in writes:
             self._add(write)
 
@@ -100,6 +114,21 @@ class Change:
         for run_id in self._deleted:
             tables.pending.pop(run_id, None)
             tables.events.pop(run_id, None)
+        for mail in self._mail:
+            self._exchange_mail(mail)
+
+    def _exchange_mail(self, write: MailWrite) -> None:
+        tables = self._tables
+        for sent in write.outbox:
+            tables.outbox[sent.run_id, sent.number] = sent
+        for key in write.outbox_removed:
+            tables.outbox.pop(key, None)
+        for sender_run_id, namespace_id, workflow_id, number in write.inbox_removed:
+            last = tables.inbox.get((sender_run_id, namespace_id, workflow_id))
+            if last is not None and last.number <= number:
+                del tables.inbox[sender_run_id, namespace_id, workflow_id]
+        for received in write.inbox:
+            tables.inbox[received.sender_run_id, received.namespace_id, received.workflow_id] = received
 
     def _replace_run(self, run_id: str, run: RunRecord | None) -> None:
         tables = self._tables
@@ -115,9 +144,12 @@ class Change:
         for event in write.events:
             self._add_event(event)
         self._add_pending(write)
-        for run_id in (*write.runs_closed, *write.runs_deleted):
-            self._pending[run_id] = Pending()
+        if write.mail is not None:
+            self._add_mail(write.mail)
+        for run_id in write.runs_closed:
+            self._pending[run_id] = Pending(request_ids=self._pending_of(run_id).request_ids)
         for run_id in write.runs_deleted:
+            self._pending[run_id] = Pending()
             self._runs[run_id] = None
             self._deleted.append(run_id)
         self._check_one_current(write)
@@ -165,6 +197,18 @@ class Change:
             buffered[event.position] = event
         for request in write.requests:
             self._pending_of(request.run_id).request_ids.add(request.request_id)
+
+    def _add_mail(self, write: MailWrite) -> None:
+        for child in write.children:
+            _check_texts(child.child_workflow_id, child.child_workflow_type)
+            self._pending_of(child.run_id).children[child.initiated_event_id] = child
+        for run_id, initiated_event_id in write.children_removed:
+            self._pending_of(run_id).children.pop(initiated_event_id, None)
+        for sent in write.outbox:
+            _check_texts(sent.receiver_workflow_id)
+            if (sent.run_id, sent.number) in self._tables.outbox:
+                raise BatchRejected(f"Message {sent.number} of run {sent.run_id} is stored already.")
+        self._mail.append(write)
 
     def _check_one_current(self, write: EntityWrite) -> None:
         """Refuse a second current run of a workflow id, once the whole entity is written."""

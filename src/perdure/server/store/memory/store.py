@@ -13,9 +13,14 @@ from typing import Protocol
 from perdure.server.core.records import (
     EntityWrite,
     EventRecord,
+    InboxRecord,
+    MailWrite,
     NamespaceRecord,
+    OutboxRecord,
     RunRecord,
     StoredActivity,
+    StoredChild,
+    StoredMessage,
     StoredRun,
     WorkflowKey,
 )
@@ -28,6 +33,7 @@ from perdure.server.store.interface import (
     DueAlarm,
     Fenced,
     ListPosition,
+    OutboxHead,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
@@ -151,6 +157,17 @@ class MemoryStore:
             timers=[timer for _, timer in sorted(pending.timers.items())],
             buffered=[event for _, event in sorted(pending.buffered.items())],
             request_ids=sorted(pending.request_ids),
+            children=[
+                StoredChild(record, self._event_data(run_id, initiated_event_id))
+                for initiated_event_id, record in sorted(pending.children.items())
+            ],
+            messages=[
+                StoredMessage(
+                    number, sent.kind, sent.initiated_event_id, self._event_data(run_id, sent.initiated_event_id)
+                )
+                for (sender_run_id, number), sent in sorted(tables.outbox.items())
+                if sender_run_id == run_id and sent.initiated_event_id
+            ],
         )
 
     def _event_data(self, run_id: str, event_id: int) -> bytes:
@@ -220,6 +237,24 @@ class MemoryStore:
         due.sort(key=lambda item: item[:2])
         return [DueAlarm(run.namespace_id, run.workflow_id, run_id, alarm_at) for alarm_at, run_id, run in due[:limit]]
 
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        """See `Store.read_outbox`."""
+        outbox = [sent for _, sent in sorted(self._tables().outbox.items())]
+        head: list[OutboxRecord] = []
+        total = 0
+        for sent in outbox[:max_messages]:
+            total += len(sent.body)
+            if head and total > max_bytes:
+                break
+            head.append(sent)
+        return OutboxHead(head, len(head) == len(outbox))
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        """See `Store.read_inbox`."""
+        return self._tables().inbox.get((sender_run_id, *receiver))
+
     # --- namespaces -----------------------------------------------------------------------------------------------
 
     async def list_namespaces(self) -> list[NamespaceRecord]:
@@ -270,8 +305,14 @@ class MemoryStore:
 
 def _taken(write: EntityWrite) -> EntityWrite:
     """Copy what the caller may change after it gave the batch away; the rows other than runs cannot change."""
-    lists = {name: list(getattr(write, name)) for name in EntityWrite.__struct_fields__ if name != "key"}
-    return EntityWrite(write.key, **{**lists, "runs": [copy.copy(run) for run in write.runs]})
+    names = [name for name in EntityWrite.__struct_fields__ if name not in ("key", "mail")]
+    lists = {name: list(getattr(write, name)) for name in names}
+    mail = None if write.mail is None else _taken_mail(write.mail)
+    return EntityWrite(write.key, **{**lists, "runs": [copy.copy(run) for run in write.runs]}, mail=mail)
+
+
+def _taken_mail(mail: MailWrite) -> MailWrite:
+    return MailWrite(**{name: list(getattr(mail, name)) for name in MailWrite.__struct_fields__})
 
 
 def _as_stored(run: RunRecord) -> RunRecord:

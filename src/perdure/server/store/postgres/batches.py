@@ -13,34 +13,56 @@ from typing import TYPE_CHECKING
 from perdure.server.store.interface import Fenced, StaleVersion
 from perdure.server.store.postgres.bulk import Bulk, delete, insert, update_runs, upsert
 from perdure.server.store.rounds import Fence, Round
-from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, EVENT, REQUEST, RUN, TIMER
+from perdure.server.store.schema import (
+    ACTIVITY,
+    BUFFERED_EVENT,
+    CHILD,
+    EVENT,
+    INBOX,
+    OUTBOX,
+    REQUEST,
+    RUN,
+    TIMER,
+    Table,
+)
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Session
 
 _OF_RUN = ("run_id",)
-_PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT, REQUEST)
+_PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT)
 """What hangs on a run while it is open."""
+_HISTORY = (EVENT, REQUEST)
+"""What stays with a closed run."""
 
 FENCE = "UPDATE node SET batch = $3 WHERE node = $1 AND incarnation = $2 AND batch = $3 - 1"
 _UPDATE_RUNS = Bulk(update_runs())
 _INSERT_RUNS = Bulk(insert(RUN))
 _DELETE_RUNS = Bulk(delete(RUN, _OF_RUN))
 _INSERT_EVENTS = Bulk(insert(EVENT))
-_DELETE_EVENTS_OF_RUNS = Bulk(delete(EVENT, _OF_RUN))
-_UPSERT_ACTIVITIES = Bulk(upsert(ACTIVITY))
+_UPSERT_ACTIVITIES = upsert(ACTIVITY)
 _DELETE_ACTIVITIES = Bulk(delete(ACTIVITY, ACTIVITY.primary_key))
-_UPSERT_TIMERS = Bulk(upsert(TIMER))
+_UPSERT_TIMERS = upsert(TIMER)
 _DELETE_TIMERS = Bulk(delete(TIMER, TIMER.primary_key))
 _INSERT_BUFFERED = Bulk(insert(BUFFERED_EVENT))
 _DELETE_BUFFERED_OF_RUNS = Bulk(delete(BUFFERED_EVENT, _OF_RUN))
 _INSERT_REQUESTS = Bulk(insert(REQUEST, conflict=" ON CONFLICT DO NOTHING"))
-_DELETE_PENDING_OF_RUNS = Bulk(
-    "WITH "
-    + ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in _PENDING)
-    + " SELECT cardinality($1::text[])"
-)
-"""One statement for all these tables: each round trip counts, and no row of one is a row of another."""
+_UPSERT_CHILDREN = upsert(CHILD)
+_DELETE_CHILDREN = Bulk(delete(CHILD, CHILD.primary_key))
+_INSERT_OUTBOX = Bulk(insert(OUTBOX))
+_DELETE_OUTBOX = Bulk(delete(OUTBOX, OUTBOX.primary_key))
+_UPSERT_INBOX = upsert(INBOX)
+_DELETE_INBOX = Bulk(delete(INBOX, INBOX.primary_key, up_to="number"))
+
+
+def _delete_of_runs(tables: Sequence[Table]) -> Bulk:
+    """One statement for several tables: each round trip counts, and no row of one is a row of another."""
+    deletions = ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in tables)
+    return Bulk(f"WITH {deletions} SELECT cardinality($1::text[])")
+
+
+_DELETE_PENDING_OF_RUNS = _delete_of_runs(_PENDING)
+_DELETE_HISTORY_OF_RUNS = _delete_of_runs(_HISTORY)
 
 
 async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -> None:
@@ -53,6 +75,7 @@ async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -
     for rows in rounds:
         await _write_runs(session, rows)
         await _write_parts(session, rows)
+        await _write_mail(session, rows)
 
 
 async def _write_runs(session: Session, rows: Round) -> None:
@@ -75,4 +98,14 @@ async def _write_parts(session: Session, rows: Round) -> None:
     await _INSERT_BUFFERED.execute(session, rows.buffered)
     await _INSERT_REQUESTS.execute(session, rows.requests)
     await _DELETE_PENDING_OF_RUNS.execute(session, rows.runs_closed)
-    await _DELETE_EVENTS_OF_RUNS.execute(session, rows.runs_deleted)
+    await _DELETE_HISTORY_OF_RUNS.execute(session, rows.runs_deleted)
+
+
+async def _write_mail(session: Session, rows: Round) -> None:
+    await _UPSERT_CHILDREN.execute(session, rows.children)
+    await _DELETE_CHILDREN.execute(session, rows.children_removed)
+    await _INSERT_OUTBOX.execute(session, rows.outbox)
+    await _DELETE_OUTBOX.execute(session, rows.outbox_removed)
+    # The row of the next message of a pair takes the place of the last one's: it must not go with it.
+    await _DELETE_INBOX.execute(session, rows.inbox_removed)
+    await _UPSERT_INBOX.execute(session, rows.inbox)

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, TypeAlias
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
+    ChildRecord,
+    InboxRecord,
+    OutboxRecord,
     RunRecord,
     StoredActivity,
+    StoredChild,
+    StoredMessage,
     StoredRun,
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, ReadyTask, StoredEvent
-from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, RUN, TIMER, Table
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, INBOX, OUTBOX, RUN, TIMER, Table
 
 if TYPE_CHECKING:
     import asyncpg
@@ -50,6 +55,8 @@ RUN_COLUMNS = _columns(RUN, "run")
 """What `run_record` makes a record of."""
 
 _SCHEDULED_EVENT = _event_data("pending.run_id", "pending.scheduled_event_id")
+_INITIATED_EVENT = _event_data("pending.run_id", "pending.initiated_event_id")
+_MESSAGE = f"pending.number, pending.kind, pending.initiated_event_id, {_INITIATED_EVENT}"
 _RUN_PARTS = ", ".join(
     (
         RUN_COLUMNS,
@@ -58,6 +65,8 @@ _RUN_PARTS = ", ".join(
         _pending(TIMER, _columns(TIMER, "pending"), "pending.timer_id"),
         _pending(BUFFERED_EVENT, _columns(BUFFERED_EVENT, "pending"), "pending.position"),
         "ARRAY(SELECT request_id FROM request WHERE request.run_id = run.run_id ORDER BY request_id)",
+        _pending(CHILD, f"{_columns(CHILD, 'pending')}, {_INITIATED_EVENT}", "pending.initiated_event_id"),
+        _pending(OUTBOX, _MESSAGE, "pending.number"),
     )
 )
 
@@ -94,7 +103,7 @@ def run_record(row: Columns) -> RunRecord:
 
 
 def _stored_run(row: Columns) -> StoredRun:
-    started_event, activities, timers, buffered, request_ids = row[_RUN_WIDTH:]
+    started_event, activities, timers, buffered, request_ids, children, messages = row[_RUN_WIDTH:]
     return StoredRun(
         run=run_record(row),
         started_event=started_event or b"",
@@ -102,6 +111,12 @@ def _stored_run(row: Columns) -> StoredRun:
         timers=[TimerRecord(*columns) for columns in timers],
         buffered=[BufferedEventRecord(*columns) for columns in buffered],
         request_ids=request_ids,
+        children=[StoredChild(ChildRecord(*columns[:-1]), columns[-1] or b"") for columns in children],
+        messages=[
+            StoredMessage(number, kind, event_id, event or b"")
+            for number, kind, event_id, event in messages
+            if event_id
+        ],
     )
 
 
@@ -184,3 +199,30 @@ async def activity_task_backlog(reader: Reader, namespace_id: str, task_queue: s
 async def due_alarms(reader: Reader, before: int, limit: int) -> list[DueAlarm]:
     """See `Store.due_alarms`."""
     return [DueAlarm(*row) for row in await reader.fetch(DUE_ALARMS, before, limit)]
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+READ_OUTBOX = (
+    f"SELECT {_columns(OUTBOX, 'measured')}, measured.count FROM (SELECT head.*, count(*) OVER () AS count,"
+    " row_number() OVER rising AS position, sum(length(head.body)) OVER rising AS total"
+    " FROM (SELECT * FROM outbox ORDER BY run_id, number LIMIT $1 + 1) AS head"
+    " WINDOW rising AS (ORDER BY head.run_id, head.number ROWS UNBOUNDED PRECEDING)) AS measured"
+    " WHERE measured.position = 1 OR (measured.total <= $2 AND measured.position <= $1)"
+    " ORDER BY measured.run_id, measured.number"
+)
+READ_INBOX = (
+    f"SELECT {_columns(INBOX, 'inbox')} FROM inbox WHERE sender_run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
+)
+
+
+async def read_outbox(reader: Reader, max_messages: int, max_bytes: int) -> OutboxHead:
+    """See `Store.read_outbox`. One message more is looked at than is brought back, to tell whether that is all."""
+    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes)
+    return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
+
+
+async def read_inbox(reader: Reader, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+    """See `Store.read_inbox`."""
+    rows = await reader.fetch(READ_INBOX, sender_run_id, receiver.namespace_id, receiver.workflow_id)
+    return InboxRecord(*rows[0]) if rows else None

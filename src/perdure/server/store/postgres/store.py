@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import InboxRecord, NamespaceRecord, RunRecord, StoredRun, WorkflowKey
 from perdure.server.store.interface import (
     Backlog,
     Batch,
@@ -20,6 +20,7 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
+    OutboxHead,
     ReadyTask,
     StoredEvent,
 )
@@ -163,6 +164,16 @@ class PostgresStore:
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         """See `Store.due_alarms`."""
         return await queries.due_alarms(self._reader, before, limit)
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        """See `Store.read_outbox`."""
+        return await queries.read_outbox(self._reader, max_messages, max_bytes)
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        """See `Store.read_inbox`."""
+        return await queries.read_inbox(self._reader, receiver, sender_run_id)
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 

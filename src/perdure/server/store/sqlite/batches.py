@@ -13,7 +13,18 @@ from collections.abc import Sequence
 
 from perdure.server.store.interface import CommitUnknown, Fenced, StaleVersion
 from perdure.server.store.rounds import CHANGED_COLUMNS, RUNNING, Fence, Round
-from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, EVENT, REQUEST, RUN, TIMER, Table
+from perdure.server.store.schema import (
+    ACTIVITY,
+    BUFFERED_EVENT,
+    CHILD,
+    EVENT,
+    INBOX,
+    OUTBOX,
+    REQUEST,
+    RUN,
+    TIMER,
+    Table,
+)
 from perdure.server.store.sqlite.bulk import Bulk
 
 _STATUS_COLUMNS = frozenset({"is_current", "status"})
@@ -81,6 +92,18 @@ _INSERT_BUFFERED = _insert(BUFFERED_EVENT)
 _DELETE_BUFFERED_OF_RUNS = _delete(BUFFERED_EVENT, _OF_RUN)
 _INSERT_REQUESTS = _insert(REQUEST, conflict=" ON CONFLICT DO NOTHING")
 _DELETE_REQUESTS_OF_RUNS = _delete(REQUEST, _OF_RUN)
+_UPSERT_CHILDREN = _upsert(CHILD)
+_DELETE_CHILDREN = _delete(CHILD, CHILD.primary_key)
+_INSERT_OUTBOX = _insert(OUTBOX, largest=_WIDE)
+_DELETE_OUTBOX = _delete(OUTBOX, OUTBOX.primary_key)
+_UPSERT_INBOX = _upsert(INBOX)
+_DELETE_INBOX = Bulk(
+    "DELETE FROM inbox WHERE (sender_run_id, namespace_id, workflow_id) IN"
+    " (SELECT inbox.sender_run_id, inbox.namespace_id, inbox.workflow_id FROM (VALUES {rows}) AS done CROSS JOIN inbox"
+    " WHERE inbox.sender_run_id = done.column1 AND inbox.namespace_id = done.column2"
+    " AND inbox.workflow_id = done.column3 AND inbox.number <= done.column4)",
+    4,
+)
 
 
 def write_batch(connection: sqlite3.Connection, fence: Fence, rounds: Sequence[Round]) -> None:
@@ -95,6 +118,7 @@ def write_batch(connection: sqlite3.Connection, fence: Fence, rounds: Sequence[R
         for rows in rounds:
             _write_runs(connection, rows)
             _write_parts(connection, rows)
+            _write_mail(connection, rows)
     except BaseException:
         roll_back(connection)
         raise
@@ -134,8 +158,18 @@ def _write_parts(connection: sqlite3.Connection, rows: Round) -> None:
     _DELETE_ACTIVITIES_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_TIMERS_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.runs_closed)
-    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_closed)
+    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_deleted)
     _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
+
+
+def _write_mail(connection: sqlite3.Connection, rows: Round) -> None:
+    _UPSERT_CHILDREN.execute(connection, rows.children)
+    _DELETE_CHILDREN.execute(connection, rows.children_removed)
+    _INSERT_OUTBOX.execute(connection, rows.outbox)
+    _DELETE_OUTBOX.execute(connection, rows.outbox_removed)
+    # The row of the next message of a pair takes the place of the last one's: it must not go with it.
+    _DELETE_INBOX.execute(connection, rows.inbox_removed)
+    _UPSERT_INBOX.execute(connection, rows.inbox)
 
 
 def _commit(connection: sqlite3.Connection) -> None:

@@ -1,13 +1,14 @@
 """Statements that take a variable number of rows in a single step.
 
 A statement with room for N rows is one step of the database, so its cost does not depend on how busy the event loop's
-thread is (see `thread.py`). Room comes in powers of two: what is not used is filled with NULL, which every statement
-here is written to pass over. All texts are built at import.
+thread is (see `thread.py`). Room comes in a few sizes, a third or a half apart: what is not used is filled with NULL,
+which every statement here is written to pass over. All texts are built at import.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -30,20 +31,26 @@ class Bulk:
         self._largest = largest
         self._texts: dict[int, str] = {}
         row = f"({', '.join('?' * width)})"
-        room = 1
-        while room <= largest:
+        self._rooms = [room for size in range(largest.bit_length()) for room in _rooms_up_to(1 << size)]
+        for room in self._rooms:
             self._texts[room] = template.replace("{rows}", ", ".join([row] * room))
-            room *= 2
 
     def steps(self, rows: Sequence[Sequence[SqlValue]]) -> Iterator[tuple[str, list[SqlValue]]]:
         """Yield the statements, with their parameters, that together cover the rows."""
         for first in range(0, len(rows), self._largest):
             part = rows[first : first + self._largest]
-            room = 1 << (len(part) - 1).bit_length()
+            room = self._rooms[bisect_left(self._rooms, len(part))]
             parameters: list[SqlValue] = list(chain.from_iterable(part))
             parameters += [None] * (self._width * (room - len(part)))
             yield self._texts[room], parameters
 
     def execute(self, connection: sqlite3.Connection, rows: Sequence[Sequence[SqlValue]]) -> int:
         """Execute over the rows and return how many rows of the table were changed."""
+        if not rows:
+            return 0
         return sum(connection.execute(text, parameters).rowcount for text, parameters in self.steps(rows))
+
+
+def _rooms_up_to(size: int) -> tuple[int, ...]:
+    """Return a power of two, after the size between it and the one before."""
+    return (size * 3 // 4, size) if size > 2 else (size,)

@@ -16,15 +16,20 @@ import msgspec
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
+    ChildRecord,
+    InboxRecord,
+    OutboxRecord,
     RunRecord,
     StoredActivity,
+    StoredChild,
+    StoredMessage,
     StoredRun,
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, ReadyTask, StoredEvent
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
 from perdure.server.store.rounds import SqlValue
-from perdure.server.store.schema import ACTIVITY, RUN, ColumnType, Table
+from perdure.server.store.schema import ACTIVITY, CHILD, INBOX, OUTBOX, RUN, ColumnType, Table
 from perdure.server.store.sqlite.bulk import Bulk
 
 RunRow: TypeAlias = tuple[
@@ -49,6 +54,8 @@ class _RunParts(msgspec.Struct, array_like=True):
     timers: str
     buffered: str
     request_ids: str
+    children: str
+    messages: str
 
 
 def _columns(table: Table, source: str) -> str:
@@ -73,6 +80,7 @@ RUN_COLUMNS = _columns(RUN, "run")
 """What makes a `RunRecord` of a row of `run`, as the arguments of `json_array`."""
 
 _SCHEDULED_EVENT = _event_data("pending.run_id", "pending.scheduled_event_id")
+_INITIATED_EVENT = _event_data("pending.run_id", "pending.initiated_event_id")
 _RUN_PARTS = ", ".join(
     (
         f"json_array({RUN_COLUMNS})",
@@ -81,6 +89,8 @@ _RUN_PARTS = ", ".join(
         _pending("timer", "json_array(run_id, timer_id, started_event_id, fires_at)", "timer_id"),
         _pending("buffered_event", "json_array(run_id, position, hex(data))", "position"),
         _pending("request", "request_id", "request_id"),
+        _pending("child", f"json_array({_columns(CHILD, 'pending')}, {_INITIATED_EVENT})", "initiated_event_id"),
+        _pending("outbox", f"json_array(number, kind, initiated_event_id, {_INITIATED_EVENT})", "number"),
     )
 )
 
@@ -105,6 +115,8 @@ _activity_rows = msgspec.json.Decoder(list[_ActivityRow])
 _timers = msgspec.json.Decoder(list[TimerRecord])
 _buffered_rows = msgspec.json.Decoder(list[tuple[str, int, str]])
 _request_ids = msgspec.json.Decoder(list[str])
+_child_rows = msgspec.json.Decoder(list[tuple[str, int, str, str, str, str | None, str, int, int, str]])
+_message_rows = msgspec.json.Decoder(list[tuple[int, str, int, str]])
 
 
 def load_current_runs(connection: sqlite3.Connection, keys: Sequence[WorkflowKey]) -> list[StoredRun | None]:
@@ -139,6 +151,15 @@ def _stored_runs(text: str) -> list[StoredRun]:
                 for run_id, position, data in _buffered_rows.decode(parts.buffered)
             ],
             request_ids=_request_ids.decode(parts.request_ids),
+            children=[
+                StoredChild(ChildRecord(*row[:-1]), bytes.fromhex(row[-1]))
+                for row in _child_rows.decode(parts.children)
+            ],
+            messages=[
+                StoredMessage(number, kind, event_id, bytes.fromhex(event))
+                for number, kind, event_id, event in _message_rows.decode(parts.messages)
+                if event_id
+            ],
         )
         for parts in _run_parts.decode(text)
     ]
@@ -283,3 +304,44 @@ def activity_task_backlog(connection: sqlite3.Connection, namespace_id: str, tas
 def due_alarms(connection: sqlite3.Connection, before: int, limit: int) -> list[DueAlarm]:
     """See `Store.due_alarms`."""
     return _due_alarms.decode(_text(connection, DUE_ALARMS, (before, limit)))
+
+
+# --- messages -----------------------------------------------------------------------------------------------------
+
+OUTBOX_SIZES = (
+    "SELECT json_group_array(json_array(run_id, number, size))"
+    " FROM (SELECT run_id, number, length(body) AS size FROM outbox ORDER BY run_id, number LIMIT ?)"
+)
+READ_OUTBOX = (
+    f"SELECT json_group_array(json_array({_columns(OUTBOX, 'head')}))"
+    " FROM (SELECT * FROM outbox WHERE (run_id, number) <= (?, ?) ORDER BY run_id, number) AS head"
+)
+READ_INBOX = (
+    f"SELECT json_group_array(json_array({_columns(INBOX, 'inbox')})) FROM inbox"
+    " WHERE sender_run_id = ? AND namespace_id = ? AND workflow_id = ?"
+)
+
+_outbox_rows = msgspec.json.Decoder(list[tuple[str, int, str, str, str, str, str, int, int, str]])
+_outbox_sizes = msgspec.json.Decoder(list[tuple[str, int, int]])
+_inbox_rows = msgspec.json.Decoder(list[InboxRecord])
+
+
+def read_outbox(connection: sqlite3.Connection, max_messages: int, max_bytes: int) -> OutboxHead:
+    """See `Store.read_outbox`. Measures first, so that no more is brought back than is asked for."""
+    sizes = _outbox_sizes.decode(_text(connection, OUTBOX_SIZES, (max_messages + 1,)))
+    count, total = 0, 0
+    for _, _, size in sizes[:max_messages]:
+        total += size
+        if count and total > max_bytes:
+            break
+        count += 1
+    if not count:
+        return OutboxHead([], is_all=True)
+    rows = _outbox_rows.decode(_text(connection, READ_OUTBOX, sizes[count - 1][:2]))
+    return OutboxHead([OutboxRecord(*row[:-1], bytes.fromhex(row[-1])) for row in rows], count == len(sizes))
+
+
+def read_inbox(connection: sqlite3.Connection, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+    """See `Store.read_inbox`."""
+    rows = _inbox_rows.decode(_text(connection, READ_INBOX, (sender_run_id, *receiver)))
+    return rows[0] if rows else None

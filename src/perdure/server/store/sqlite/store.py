@@ -13,7 +13,13 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import (
+    InboxRecord,
+    NamespaceRecord,
+    RunRecord,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.store.interface import (
     Backlog,
     Batch,
@@ -21,6 +27,7 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
+    OutboxHead,
     ReadyTask,
     StoredEvent,
     StoreMismatch,
@@ -28,6 +35,7 @@ from perdure.server.store.interface import (
 from perdure.server.store.namespace_rows import namespace_row
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
+from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.sqlite.thread import DatabaseThread
 from perdure.server.store.visibility.filter import Filter
@@ -182,6 +190,16 @@ class SqliteStore:
         """See `Store.due_alarms`."""
         return await self._reader.run(lambda connection: queries.due_alarms(connection, before, limit))
 
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+        """See `Store.read_outbox`."""
+        return await self._reader.run(lambda connection: queries.read_outbox(connection, max_messages, max_bytes))
+
+    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+        """See `Store.read_inbox`."""
+        return await self._reader.run(lambda connection: queries.read_inbox(connection, receiver, sender_run_id))
+
     # --- namespaces -----------------------------------------------------------------------------------------------
 
     async def list_namespaces(self) -> list[NamespaceRecord]:
@@ -239,6 +257,7 @@ class SqliteStore:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
+        register_adapters()
         connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
         try:
             for name, value in self._pragmas.items():
