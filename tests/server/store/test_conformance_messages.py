@@ -114,6 +114,13 @@ async def test_the_row_of_an_earlier_message_goes_too(store: Store) -> None:
     assert await store.read_inbox(rows.key("other"), "r2") == received("r2", 1)
 
 
+async def test_of_several_messages_from_one_sender_in_a_batch_the_last_is_known(store: Store) -> None:
+    writer = await Writer.claim(store)
+    await writer.commit(receiving(received("r", 1), received("r", 2), received("q", 1)))
+    assert await store.read_inbox(rows.key("other"), "r") == received("r", 2)
+    assert await store.read_inbox(rows.key("other"), "q") == received("q", 1)
+
+
 async def test_inbox_rows_are_those_of_one_pair(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(receiving(received("r1", 1), received("r2", 7), received("r1", 3, workflow_id="third")))

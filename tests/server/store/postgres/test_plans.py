@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 import asyncpg
 import pytest
 
-from perdure.server.core.records import EntityWrite, RequestRecord
+from perdure.server.core.records import ChildRecord, EntityWrite, InboxRecord, MailWrite, OutboxRecord, RequestRecord
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import batches, listings, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
@@ -107,12 +107,30 @@ async def test_no_statement_of_a_batch_scans_a_table(writing: Recorder) -> None:
     changed.buffered_cleared = RUN_IDS
     changed.buffered = [rows.buffered(run_id, 1) for run_id in RUN_IDS]
     changed.requests = [RequestRecord(run_id, "request") for run_id in RUN_IDS]
+    changed.mail = MailWrite(
+        children=[ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in RUN_IDS],
+        children_removed=[(run_id, 5) for run_id in RUN_IDS],
+        outbox=[
+            OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in RUN_IDS
+        ],
+        outbox_removed=[(run_id, 1) for run_id in RUN_IDS],
+        inbox=[InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in RUN_IDS],
+        inbox_removed=[(run_id, rows.NAMESPACE, "w", 1) for run_id in RUN_IDS],
+    )
     await _write(writing, 2, changed)
     await _write(writing, 3, EntityWrite(rows.key("w"), runs_deleted=RUN_IDS))
     found = {query: scans for query, plan in writing.plans if (scans := _scans(plan))}
     assert not found
     plans = "\n".join(plan for _, plan in writing.plans)
-    for index in ("node_pkey", "run_pkey", "event_pkey", "activity_pkey", "timer_pkey", "buffered_event_pkey"):
+    for index in (
+        "node_pkey",
+        "run_pkey",
+        "event_pkey",
+        "activity_pkey",
+        "timer_pkey",
+        "buffered_event_pkey",
+        "inbox_pkey",
+    ):
         assert re.search(rf"Index Scan using {index}|Conflict Arbiter Indexes: {index}", plans), index
 
 
@@ -136,6 +154,8 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
         (["run_alarm"], queries.DUE_ALARMS, (1, 1)),
         (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q")),
         (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1)),
+        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9)),
+        (["inbox_pkey"], queries.READ_INBOX, ("r", "n", "w")),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),
     ],

@@ -11,9 +11,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure.server.store.interface import Fenced, StaleVersion
-from perdure.server.store.postgres.bulk import Bulk, delete, delete_up_to, insert, update_runs, upsert
+from perdure.server.store.postgres.bulk import Bulk, delete, insert, update_runs, upsert
 from perdure.server.store.rounds import Fence, Round
-from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, EVENT, INBOX, OUTBOX, REQUEST, RUN, TIMER
+from perdure.server.store.schema import (
+    ACTIVITY,
+    BUFFERED_EVENT,
+    CHILD,
+    EVENT,
+    INBOX,
+    OUTBOX,
+    REQUEST,
+    RUN,
+    TIMER,
+    Table,
+)
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Session
@@ -21,33 +32,37 @@ if TYPE_CHECKING:
 _OF_RUN = ("run_id",)
 _PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT)
 """What hangs on a run while it is open."""
+_HISTORY = (EVENT, REQUEST)
+"""What stays with a closed run."""
 
 FENCE = "UPDATE node SET batch = $3 WHERE node = $1 AND incarnation = $2 AND batch = $3 - 1"
 _UPDATE_RUNS = Bulk(update_runs())
 _INSERT_RUNS = Bulk(insert(RUN))
 _DELETE_RUNS = Bulk(delete(RUN, _OF_RUN))
 _INSERT_EVENTS = Bulk(insert(EVENT))
-_DELETE_EVENTS_OF_RUNS = Bulk(delete(EVENT, _OF_RUN))
-_UPSERT_ACTIVITIES = Bulk(upsert(ACTIVITY))
+_UPSERT_ACTIVITIES = upsert(ACTIVITY)
 _DELETE_ACTIVITIES = Bulk(delete(ACTIVITY, ACTIVITY.primary_key))
-_UPSERT_TIMERS = Bulk(upsert(TIMER))
+_UPSERT_TIMERS = upsert(TIMER)
 _DELETE_TIMERS = Bulk(delete(TIMER, TIMER.primary_key))
 _INSERT_BUFFERED = Bulk(insert(BUFFERED_EVENT))
 _DELETE_BUFFERED_OF_RUNS = Bulk(delete(BUFFERED_EVENT, _OF_RUN))
 _INSERT_REQUESTS = Bulk(insert(REQUEST, conflict=" ON CONFLICT DO NOTHING"))
-_DELETE_REQUESTS_OF_RUNS = Bulk(delete(REQUEST, _OF_RUN))
-_UPSERT_CHILDREN = Bulk(upsert(CHILD))
+_UPSERT_CHILDREN = upsert(CHILD)
 _DELETE_CHILDREN = Bulk(delete(CHILD, CHILD.primary_key))
 _INSERT_OUTBOX = Bulk(insert(OUTBOX))
 _DELETE_OUTBOX = Bulk(delete(OUTBOX, OUTBOX.primary_key))
-_UPSERT_INBOX = Bulk(upsert(INBOX))
-_DELETE_INBOX = Bulk(delete_up_to(INBOX, INBOX.primary_key, "number"))
-_DELETE_PENDING_OF_RUNS = Bulk(
-    "WITH "
-    + ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in _PENDING)
-    + " SELECT cardinality($1::text[])"
-)
-"""One statement for all these tables: each round trip counts, and no row of one is a row of another."""
+_UPSERT_INBOX = upsert(INBOX)
+_DELETE_INBOX = Bulk(delete(INBOX, INBOX.primary_key, up_to="number"))
+
+
+def _delete_of_runs(tables: Sequence[Table]) -> Bulk:
+    """One statement for several tables: each round trip counts, and no row of one is a row of another."""
+    deletions = ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in tables)
+    return Bulk(f"WITH {deletions} SELECT cardinality($1::text[])")
+
+
+_DELETE_PENDING_OF_RUNS = _delete_of_runs(_PENDING)
+_DELETE_HISTORY_OF_RUNS = _delete_of_runs(_HISTORY)
 
 
 async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -> None:
@@ -83,8 +98,7 @@ async def _write_parts(session: Session, rows: Round) -> None:
     await _INSERT_BUFFERED.execute(session, rows.buffered)
     await _INSERT_REQUESTS.execute(session, rows.requests)
     await _DELETE_PENDING_OF_RUNS.execute(session, rows.runs_closed)
-    await _DELETE_REQUESTS_OF_RUNS.execute(session, rows.runs_deleted)
-    await _DELETE_EVENTS_OF_RUNS.execute(session, rows.runs_deleted)
+    await _DELETE_HISTORY_OF_RUNS.execute(session, rows.runs_deleted)
 
 
 async def _write_mail(session: Session, rows: Round) -> None:

@@ -23,15 +23,20 @@ class Bulk:
 
     Args:
         text: The statement; its parameters are the arrays of `rows_of`.
+        key_width: How many values at the beginning of a row are its key, where only the last row of a key is to count:
+            PostgreSQL refuses to replace a row that the same statement has written. 0 takes all rows.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, key_width: int = 0) -> None:
         self.text = text
+        self._key_width = key_width
 
     async def execute(self, session: Session, rows: Sequence[Row]) -> int:
         """Execute over the rows and return how many rows of the table were changed; without rows, do nothing."""
         if not rows:
             return 0
+        if self._key_width and len(rows) > 1:
+            rows = list({tuple(row[: self._key_width]): row for row in rows}.values())
         status = await session.execute(self.text, *columns_of(rows))
         return int(status.rpartition(" ")[2])
 
@@ -53,27 +58,29 @@ def insert(table: Table, *, conflict: str = "") -> str:
     return f"INSERT INTO {table.name} ({', '.join(table.column_names)}) SELECT * FROM {source}{conflict}"
 
 
-def upsert(table: Table) -> str:
-    """Return the statement that inserts rows, or replaces those with the same key; no key may be there twice."""
+def upsert(table: Table) -> Bulk:
+    """Return the statement that inserts rows, or replaces those with the same key, which are their first columns."""
+    assert table.column_names[: len(table.primary_key)] == table.primary_key
     changed = ", ".join(f"{name} = excluded.{name}" for name in table.column_names if name not in table.primary_key)
-    return insert(table, conflict=f" ON CONFLICT ({', '.join(table.primary_key)}) DO UPDATE SET {changed}")
+    text = insert(table, conflict=f" ON CONFLICT ({', '.join(table.primary_key)}) DO UPDATE SET {changed}")
+    return Bulk(text, key_width=len(table.primary_key))
 
 
-def delete(table: Table, key: Sequence[str]) -> str:
-    """Return the statement that deletes the rows with these keys or beginnings of keys."""
+def delete(table: Table, key: Sequence[str], *, up_to: str | None = None) -> str:
+    """Return the statement that deletes the rows with these keys or beginnings of keys.
+
+    Args:
+        table: From which table.
+        key: The columns that are compared.
+        up_to: One more column, of which the row's value must not be greater than the one given.
+    """
     condition = " AND ".join(f"{table.name}.{name} = gone.{name}" for name in key)
-    source = rows_of([_type_of(table, name) for name in key])
-    return f"DELETE FROM {table.name} USING {source} AS gone ({', '.join(key)}) WHERE {condition}"
-
-
-def delete_up_to(table: Table, key: Sequence[str], number: str) -> str:
-    """Return the statement that deletes the rows with these keys, unless their number is greater than the one given."""
-    condition = " AND ".join(f"{table.name}.{name} = gone.{name}" for name in key)
-    source = rows_of([_type_of(table, name) for name in (*key, number)])
-    return (
-        f"DELETE FROM {table.name} USING {source} AS gone ({', '.join((*key, number))})"
-        f" WHERE {condition} AND {table.name}.{number} <= gone.{number}"
-    )
+    names = list(key)
+    if up_to is not None:
+        condition += f" AND {table.name}.{up_to} <= gone.{up_to}"
+        names.append(up_to)
+    source = rows_of([_type_of(table, name) for name in names])
+    return f"DELETE FROM {table.name} USING {source} AS gone ({', '.join(names)}) WHERE {condition}"
 
 
 def update_runs() -> str:

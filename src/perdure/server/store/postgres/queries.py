@@ -56,6 +56,7 @@ RUN_COLUMNS = _columns(RUN, "run")
 
 _SCHEDULED_EVENT = _event_data("pending.run_id", "pending.scheduled_event_id")
 _INITIATED_EVENT = _event_data("pending.run_id", "pending.initiated_event_id")
+_MESSAGE = f"pending.number, pending.kind, pending.initiated_event_id, {_INITIATED_EVENT}"
 _RUN_PARTS = ", ".join(
     (
         RUN_COLUMNS,
@@ -65,9 +66,7 @@ _RUN_PARTS = ", ".join(
         _pending(BUFFERED_EVENT, _columns(BUFFERED_EVENT, "pending"), "pending.position"),
         "ARRAY(SELECT request_id FROM request WHERE request.run_id = run.run_id ORDER BY request_id)",
         _pending(CHILD, f"{_columns(CHILD, 'pending')}, {_INITIATED_EVENT}", "pending.initiated_event_id"),
-        _pending(
-            OUTBOX, f"pending.number, pending.kind, pending.initiated_event_id, {_INITIATED_EVENT}", "pending.number"
-        ),
+        _pending(OUTBOX, _MESSAGE, "pending.number"),
     )
 )
 
@@ -205,26 +204,25 @@ async def due_alarms(reader: Reader, before: int, limit: int) -> list[DueAlarm]:
 # --- messages -----------------------------------------------------------------------------------------------------
 
 READ_OUTBOX = (
-    f"SELECT {_columns(OUTBOX, 'measured')}, found FROM (SELECT head.*, row_number() OVER rising AS position,"
-    " sum(length(body)) OVER rising AS total, count(*) OVER () AS found"
-    " FROM (SELECT * FROM outbox ORDER BY run_id, number LIMIT $1) AS head"
-    " WINDOW rising AS (ORDER BY run_id, number ROWS UNBOUNDED PRECEDING)) AS measured"
-    " WHERE position = 1 OR (position < $1 AND total <= $2) ORDER BY run_id, number"
+    f"SELECT {_columns(OUTBOX, 'measured')}, measured.count FROM (SELECT head.*, count(*) OVER () AS count,"
+    " row_number() OVER rising AS position, sum(length(head.body)) OVER rising AS total"
+    " FROM (SELECT * FROM outbox ORDER BY run_id, number LIMIT $1 + 1) AS head"
+    " WINDOW rising AS (ORDER BY head.run_id, head.number ROWS UNBOUNDED PRECEDING)) AS measured"
+    " WHERE measured.position = 1 OR (measured.total <= $2 AND measured.position <= $1)"
+    " ORDER BY measured.run_id, measured.number"
 )
-"""Looks one message further than may be returned: then it knows whether there are others."""
 READ_INBOX = (
     f"SELECT {_columns(INBOX, 'inbox')} FROM inbox WHERE sender_run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
 )
 
 
 async def read_outbox(reader: Reader, max_messages: int, max_bytes: int) -> OutboxHead:
-    """See `Store.read_outbox`."""
-    rows = await reader.fetch(READ_OUTBOX, max_messages + 1, max_bytes)
-    is_all = not rows or rows[0]["found"] == len(rows)
-    return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], is_all)
+    """See `Store.read_outbox`. One message more is looked at than is brought back, to tell whether that is all."""
+    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes)
+    return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
 
 
 async def read_inbox(reader: Reader, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
     """See `Store.read_inbox`."""
-    rows = await reader.fetch(READ_INBOX, sender_run_id, *receiver)
+    rows = await reader.fetch(READ_INBOX, sender_run_id, receiver.namespace_id, receiver.workflow_id)
     return InboxRecord(*rows[0]) if rows else None
