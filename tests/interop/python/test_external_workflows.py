@@ -146,12 +146,12 @@ async def play(client: Client, queue: str, *, rounds: int) -> list[int]:
     return [await game.result() for game in games]
 
 
-async def test_a_game_goes_on_after_the_server_was_killed(file_server: Server) -> None:
-    client = await file_server.connect()
+async def test_a_game_goes_on_after_the_server_was_killed(durable_server: Server) -> None:
+    client = await durable_server.connect()
     async with worker(client, workflows=WORKFLOWS) as running:
         game = asyncio.create_task(play(client, running.task_queue, rounds=60))
         for _ in range(3):
             await asyncio.sleep(0.5)
-            file_server.kill()
-            file_server.start()
+            durable_server.kill()
+            durable_server.start()
         assert await game == [60, 60]
