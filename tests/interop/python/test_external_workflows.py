@@ -37,6 +37,7 @@ class Speaker:
 
     @workflow.run
     async def run(self, other_id: str, words: list[str]) -> str:
+        other: workflow.ExternalWorkflowHandle[Listener]
         other = workflow.get_external_workflow_handle_for(Listener.run, other_id)
         try:
             if not words:

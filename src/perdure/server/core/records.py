@@ -19,6 +19,16 @@ class WorkflowKey(NamedTuple):
     workflow_id: str
 
 
+class Relatives(msgspec.Struct, gc=False, frozen=True, array_like=True):
+    """The parent of a run that another workflow started, and the root of that family."""
+
+    parent_namespace_id: str
+    parent_workflow_id: str
+    parent_run_id: str
+    root_workflow_id: str
+    root_run_id: str
+
+
 class RunRecord(msgspec.Struct, gc=False):
     """One row per run, rewritten by every transition of it.
 

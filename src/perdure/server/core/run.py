@@ -21,7 +21,7 @@ from temporalio.api.history.v1 import WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.events import Event
-from perdure.server.core.records import EventRecord, WorkflowKey
+from perdure.server.core.records import EventRecord, Relatives, WorkflowKey
 from perdure.server.core.registry import alarm_rules, appliers
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ class Run(msgspec.Struct, gc=False):
     """Of its workflow tasks, start to close. Durations are nanoseconds, 0 for none."""
     run_timeout: int
     execution_timeout: int
+    relatives: Relatives | None = None
+    """None where no other workflow started it."""
     status: int = RUNNING
     closed_at: int | None = None
     next_event_id: int = 1

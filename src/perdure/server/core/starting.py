@@ -105,7 +105,6 @@ def _child_request(
         workflow_id=initiated.workflow_id,
         workflow_type=initiated.workflow_type,
         task_queue=initiated.task_queue,
-        workflow_execution_timeout=initiated.workflow_execution_timeout,
         workflow_run_timeout=initiated.workflow_run_timeout,
         workflow_task_timeout=initiated.workflow_task_timeout,
         request_id=f"{message.sender_run_id}:{body.initiated_event_id}:0",
@@ -116,11 +115,12 @@ def _child_request(
     if initiated.workflow_id_reuse_policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_TERMINATE_IF_RUNNING:
         request.workflow_id_reuse_policy = _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
         request.workflow_id_conflict_policy = _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING
-    for name in ("header", "input", "retry_policy", "memo", "search_attributes"):
+    for name in ("header", "input", "workflow_execution_timeout", "retry_policy", "memo", "search_attributes"):
         if initiated.HasField(name):
             getattr(request, name).CopyFrom(getattr(initiated, name))
-    if body.priority:
-        request.priority.ParseFromString(body.priority)
+    # A child has one also where it says nothing, as tools know it from Temporal.
+    request.priority.SetInParent()
+    request.priority.MergeFromString(body.priority)
     if body.user_metadata:
         request.user_metadata.ParseFromString(body.user_metadata)
     return request

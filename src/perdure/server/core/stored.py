@@ -27,6 +27,7 @@ from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
     EntityWrite,
+    Relatives,
     RequestRecord,
     RunRecord,
     StoredActivity,
@@ -65,6 +66,8 @@ class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     start_request_id: str
     retention_at: int | None
     messages_sent: int = 0
+    relatives: Relatives | None = None
+    """From the run's first event; kept here for listings, which do not read that."""
 
 
 class _ActivityState(msgspec.Struct, gc=False, array_like=True):
@@ -230,7 +233,17 @@ def _run_state(run: Run) -> _RunState:
         run.start_request_id,
         run.retention_at,
         0 if run.mail is None else run.mail.sent,
+        run.relatives,
     )
+
+
+def listed_relatives(record: RunRecord) -> Relatives | None:
+    """Return the family of a run as a listing shows it; None also where the row cannot be read: it is listed still."""
+    try:
+        return _decode_run(record.state).relatives
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        # Whoever asks for the run itself is told of it.
+        return None
 
 
 def _activity_record(run: Run, pending: Activity) -> ActivityRecord:

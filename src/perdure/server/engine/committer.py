@@ -285,10 +285,12 @@ class Committer:
 
     def _release(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:
-            if entry.effects:
-                self._outcomes.publish(entry.effects)
+            # First who asked, then who is told of it: a worker should know that its answer was taken before a caller
+            # sees the result and acts on it.
             if entry.waiter is not None and not entry.waiter.done():
                 entry.waiter.set_result(None)
+            if entry.effects:
+                self._outcomes.publish(entry.effects)
 
     def _fail_everything(self, error: Exception) -> None:
         batches = (self._in_flight, self._collecting)

@@ -24,6 +24,7 @@ from temporalio.api.workflowservice.v1 import (
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import InvalidArgument
+from perdure.server.core.stored import listed_relatives
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.server import Server
 from perdure.server.handlers.timestamps import nanos_of_time, set_time
@@ -35,7 +36,7 @@ from perdure.server.store.visibility.precision import to_the_microsecond, trunca
 if TYPE_CHECKING:
     from temporalio.api.filter.v1 import StartTimeFilter
 
-    from perdure.server.core.records import RunRecord
+    from perdure.server.core.records import Relatives, RunRecord
 
 _PAGE_SIZE_MAX: Final = 1000
 _RUNNING: Final = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_RUNNING
@@ -176,8 +177,7 @@ def _listed(run: RunRecord) -> WorkflowExecutionInfo:
     )
     info.execution.workflow_id = run.workflow_id
     info.execution.run_id = run.run_id
-    # A run is its own root as long as no workflow has a parent: there are no children yet.
-    info.root_execution.CopyFrom(info.execution)
+    _name_relatives(info, listed_relatives(run))
     info.type.name = run.workflow_type
     set_time(info.start_time, truncated(run.started_at))
     set_time(info.execution_time, truncated(run.execution_at))
@@ -185,6 +185,17 @@ def _listed(run: RunRecord) -> WorkflowExecutionInfo:
         set_time(info.close_time, truncated(run.closed_at))
         info.execution_duration.CopyFrom(duration_of(max(0, run.closed_at - run.execution_at)))
     return info
+
+
+def _name_relatives(info: WorkflowExecutionInfo, relatives: Relatives | None) -> None:
+    if relatives is None:
+        info.root_execution.CopyFrom(info.execution)
+        return
+    info.parent_namespace_id = relatives.parent_namespace_id
+    info.parent_execution.workflow_id = relatives.parent_workflow_id
+    info.parent_execution.run_id = relatives.parent_run_id
+    info.root_execution.workflow_id = relatives.root_workflow_id
+    info.root_execution.run_id = relatives.root_run_id
 
 
 def _status_payload(status: int) -> Payload:

@@ -20,7 +20,8 @@ from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.durations import duration_of
 from perdure.server.core.messages import Answer, ChildClosedMessage, Outcome
-from perdure.server.core.records import WorkflowKey
+from perdure.server.core.records import Relatives, RunRecord, WorkflowKey
+from perdure.server.core.stored import listed_relatives, stored_run
 from tests.server.core.commands import (
     SECOND,
     application_failure,
@@ -72,8 +73,8 @@ def test_a_child_is_initiated_started_and_heard_of() -> None:
     assert child.names() == ["WorkflowExecutionStarted", "WorkflowTaskScheduled"]
 
 
-def test_the_initiated_event_has_the_defaults_filled_in() -> None:
-    _, parent, _ = family()
+def test_the_first_events_have_the_defaults_filled_in() -> None:
+    _, parent, child = family()
     initiated = parent.last(StartChildWorkflowExecutionInitiatedEventAttributes)
     assert (initiated.namespace, initiated.namespace_id) == ("default", parent.key.namespace_id)
     assert initiated.task_queue.name == QUEUE
@@ -81,6 +82,10 @@ def test_the_initiated_event_has_the_defaults_filled_in() -> None:
     assert initiated.workflow_id_reuse_policy == _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
     assert initiated.workflow_task_timeout == duration_of(10 * SECOND)
     assert initiated.workflow_task_completed_event_id == 4
+    assert not initiated.HasField("workflow_execution_timeout")
+    started = child.last(WorkflowExecutionStartedEventAttributes)
+    assert not started.HasField("workflow_execution_timeout")
+    assert started.HasField("priority")
 
 
 def test_the_started_event_names_the_first_run() -> None:
@@ -106,6 +111,24 @@ def test_the_child_knows_its_parent_and_its_root() -> None:
     grandchild = town["grandchild"].last(WorkflowExecutionStartedEventAttributes)
     assert grandchild.root_workflow_execution == me
     assert grandchild.parent_workflow_execution.workflow_id == "child"
+
+
+def test_a_listed_row_names_the_parent_and_the_root() -> None:
+    town, parent, child = family()
+    child.decide(start_child("grandchild"))
+    town.deliver()
+    grandchild = town["grandchild"]
+    assert listed_relatives(row_of(grandchild)) == Relatives(
+        parent.key.namespace_id, "child", child.run.run_id, "parent", parent.run.run_id
+    )
+    assert listed_relatives(row_of(parent)) is None
+    broken = row_of(grandchild)
+    broken.state = b"broken"
+    assert listed_relatives(broken) is None
+
+
+def row_of(story: Story) -> RunRecord:
+    return stored_run(story.run, story.history()).run
 
 
 def test_the_child_gets_what_the_command_says() -> None:

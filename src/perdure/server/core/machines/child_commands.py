@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from temporalio.api.command.v1 import Command
 from temporalio.api.common.v1 import Priority
 from temporalio.api.enums.v1 import CommandType
@@ -18,6 +20,17 @@ from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
 
 _Initiated = StartChildWorkflowExecutionInitiatedEventAttributes
+
+_OPTIONAL: Final = (
+    "header",
+    "input",
+    "workflow_execution_timeout",
+    "retry_policy",
+    "memo",
+    "search_attributes",
+    "priority",
+)
+"""What an event has only where the command has it."""
 
 
 def _check(batch: CommandBatch, command: Command) -> None:
@@ -61,7 +74,6 @@ def _initiated(run: Run, command: Command) -> _Initiated:
         workflow_id=attributes.workflow_id,
         workflow_type=attributes.workflow_type,
         task_queue=attributes.task_queue,
-        workflow_execution_timeout=attributes.workflow_execution_timeout,
         workflow_run_timeout=attributes.workflow_run_timeout,
         workflow_task_timeout=attributes.workflow_task_timeout,
         control=attributes.control,
@@ -70,7 +82,7 @@ def _initiated(run: Run, command: Command) -> _Initiated:
         parent_close_policy=attributes.parent_close_policy,
         inherit_build_id=attributes.inherit_build_id,
     )
-    for name in ("header", "input", "retry_policy", "memo", "search_attributes", "priority"):
+    for name in _OPTIONAL:
         if attributes.HasField(name):
             getattr(initiated, name).CopyFrom(getattr(attributes, name))
     return initiated

@@ -25,7 +25,7 @@ from perdure.server.core.events import Event, event_at
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.machines.query import Queries
 from perdure.server.core.machines.workflow_task import WorkflowTask
-from perdure.server.core.records import WorkflowKey
+from perdure.server.core.records import Relatives, WorkflowKey
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Circumstances, Transition
 
@@ -114,6 +114,14 @@ def _run_of(key: WorkflowKey, run_id: str, attributes: WorkflowExecutionStartedE
         nanos_of(attributes.workflow_task_timeout),
         nanos_of(attributes.workflow_run_timeout),
         nanos_of(attributes.workflow_execution_timeout),
+        _relatives(attributes) if attributes.HasField("parent_workflow_execution") else None,
+    )
+
+
+def _relatives(attributes: WorkflowExecutionStartedEventAttributes) -> Relatives:
+    parent, root = attributes.parent_workflow_execution, attributes.root_workflow_execution
+    return Relatives(
+        attributes.parent_workflow_namespace_id, parent.workflow_id, parent.run_id, root.workflow_id, root.run_id
     )
 
 
