@@ -23,6 +23,7 @@ from perdure.server.store.interface import (
     OutboxHead,
     ReadyTask,
     StoredEvent,
+    StoreUnavailable,
 )
 from perdure.server.store.postgres import batches, listings, nodes, queries
 from perdure.server.store.postgres.connections import Connection, Readers, Writer, listing_session, reading_session
@@ -66,7 +67,11 @@ class PostgresStore:
 
     async def check(self) -> None:
         """See `Store.check`."""
-        await self._writer.ask(nodes.check)
+        try:
+            await self._writer.ask(nodes.check)
+        except StoreUnavailable:
+            # The connection may have been lost since it was last used, which says nothing of the database.
+            await self._writer.ask(nodes.check)
 
     async def cluster_id(self) -> str:
         """See `Store.cluster_id`."""
