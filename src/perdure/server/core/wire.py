@@ -24,6 +24,7 @@ def message_tag(number: int) -> bytes:
 def long_varint(value: int) -> bytes:
     """Return what `varint` does, faster for numbers of 28 to 35 bits that do not repeat, as nanoseconds mostly are."""
     if value >> 28 == 0 or value >> 35:
+        # Around the cache: it would only push out what repeats.
         return varint.__wrapped__(value)
     spread = (
         (value & 0x7F)

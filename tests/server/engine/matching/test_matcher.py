@@ -45,6 +45,34 @@ async def test_a_poll_ends_empty_at_its_deadline() -> None:
 
 
 @in_virtual_time
+async def test_each_parked_poll_ends_at_its_own_deadline_whichever_parked_first() -> None:
+    async with running() as matcher:
+        await warm_up(matcher)
+        began = asyncio.get_running_loop().time()
+        ended: dict[int, float] = {}
+
+        async def poll(seconds: int) -> None:
+            assert await matcher.poll(WORKFLOWS, WORKER, began + seconds) is None
+            ended[seconds] = asyncio.get_running_loop().time() - began
+
+        await asyncio.gather(*map(poll, (60, 5, 20, 5)))
+        assert ended == {60: 60, 5: 5, 20: 20}
+
+
+@in_virtual_time
+async def test_a_poll_that_got_its_offer_leaves_the_deadlines_of_others_alone() -> None:
+    async with running() as matcher:
+        await warm_up(matcher)
+        served = await parked_poll(matcher)
+        waiting = start_poll(matcher, seconds=90)
+        await settle()
+        matcher.offer(WORKFLOWS, task(1))
+        assert await served == task(1)
+        assert await elapsed(waiting) == 90
+        assert waiting.result() is None
+
+
+@in_virtual_time
 async def test_an_offer_at_the_very_deadline_is_not_lost() -> None:
     async with running() as matcher:
         await warm_up(matcher)
