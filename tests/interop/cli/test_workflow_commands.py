@@ -147,7 +147,7 @@ async def test_terminate_ends_the_run_with_its_reason(temporal: Temporal, client
 
 async def test_delete_removes_the_run(temporal: Temporal, client: Client) -> None:
     handle = await idle(client)
-    await temporal.run("workflow", "delete", "--workflow-id", handle.id)
+    await temporal.run("workflow", "delete", "--yes", "--workflow-id", handle.id)
 
     async def unknown() -> str | None:
         listed = await temporal.json("workflow", "list", "--query", f"WorkflowId = '{handle.id}'")
