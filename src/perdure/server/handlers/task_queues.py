@@ -12,13 +12,12 @@ from temporalio.api.enums.v1 import BuildIdTaskReachability, DescribeTaskQueueMo
 from temporalio.api.taskqueue.v1 import PollerInfo, TaskQueueStats, TaskQueueStatus
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeTaskQueueResponse
 
-from perdure.server.core.durations import duration_of
+from perdure.server.core.durations import duration_of, set_time
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.engine.matching.task_queue import QueueKey, QueueKind
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.fields import check_task_queue
 from perdure.server.handlers.server import Server
-from perdure.server.handlers.timestamps import set_time
 
 if TYPE_CHECKING:
     from perdure.server.engine.matching.matcher import BacklogStats, Matcher

@@ -22,12 +22,11 @@ from temporalio.api.workflowservice.v1 import (
     ListWorkflowExecutionsResponse,
 )
 
-from perdure.server.core.durations import duration_of
+from perdure.server.core.durations import duration_of, set_time, time_of
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.core.stored import listed_relatives
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.server import Server
-from perdure.server.handlers.timestamps import nanos_of_time, set_time
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.visibility.filter import And, Attribute, Comparison, Filter, Operator
 from perdure.server.store.visibility.parse import parse_list_query
@@ -128,8 +127,8 @@ def _equal(attribute: Attribute, value: str) -> Filter:
 
 
 def _time_filter(attribute: Attribute, times: StartTimeFilter) -> list[Filter]:
-    earliest = nanos_of_time(times.earliest_time) if times.HasField("earliest_time") else None
-    latest = nanos_of_time(times.latest_time) if times.HasField("latest_time") else None
+    earliest = time_of(times.earliest_time) if times.HasField("earliest_time") else None
+    latest = time_of(times.latest_time) if times.HasField("latest_time") else None
     if earliest is not None and latest is not None and earliest > latest:
         raise InvalidArgument("EarliestTime in StartTimeFilter should not be larger than LatestTime.")
     filters: list[Filter] = []

@@ -8,9 +8,7 @@ built from the task's state alone, so they are the same whenever they are built.
 from __future__ import annotations
 
 from temporalio.api.enums.v1 import SuggestContinueAsNewReason
-from temporalio.api.history.v1 import (
-    WorkflowTaskStartedEventAttributes,
-)
+from temporalio.api.history.v1 import WorkflowTaskStartedEventAttributes
 
 from perdure._machine import move
 from perdure.server.core.events import Event, build_event
