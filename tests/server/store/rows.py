@@ -5,9 +5,14 @@ from __future__ import annotations
 from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
+    ChildRecord,
     EntityWrite,
     EventRecord,
+    InboxRecord,
+    MailWrite,
     NamespaceRecord,
+    OutboxRecord,
+    RequestRecord,
     RunRecord,
     TimerRecord,
     WorkflowKey,
@@ -146,3 +151,29 @@ def namespace(name: str, namespace_id: str = NAMESPACE, *, description: str = ""
         created_at=START,
         search_attributes={"CustomerId": 2},
     )
+
+
+def write_to_every_table(run_ids: list[str]) -> EntityWrite:
+    """Return a write of the workflow `w` with rows of every table: its first run goes on, its second one completes."""
+    changed = write(
+        "w",
+        run("w", "r0", stored_version=1),
+        run("w", "r1", stored_version=1, is_current=False, status=COMPLETED),
+    )
+    changed.events = [event(run_id, 1) for run_id in run_ids]
+    changed.activities = [activity(run_id, 5) for run_id in run_ids]
+    changed.activities_removed = [(run_id, 5) for run_id in run_ids]
+    changed.timers = [timer(run_id, "t") for run_id in run_ids]
+    changed.timers_removed = [(run_id, "t") for run_id in run_ids]
+    changed.buffered_cleared = run_ids
+    changed.buffered = [buffered(run_id, 1) for run_id in run_ids]
+    changed.requests = [RequestRecord(run_id, "request") for run_id in run_ids]
+    changed.mail = MailWrite(
+        children=[ChildRecord(run_id, 5, NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids],
+        children_removed=[(run_id, 5) for run_id in run_ids],
+        outbox=[OutboxRecord(run_id, 1, NAMESPACE, "w", NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids],
+        outbox_removed=[(run_id, 1) for run_id in run_ids],
+        inbox=[InboxRecord(run_id, NAMESPACE, "w", 1, "r0") for run_id in run_ids],
+        inbox_removed=[(run_id, NAMESPACE, "w", 1) for run_id in run_ids],
+    )
+    return changed

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable
 import asyncpg
 import pytest
 
-from perdure.server.core.records import ChildRecord, EntityWrite, InboxRecord, MailWrite, OutboxRecord, RequestRecord
+from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import batches, listings, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
@@ -94,29 +94,7 @@ async def _write(session: Recorder, batch: int, *writes: EntityWrite) -> None:
 async def test_no_statement_of_a_batch_scans_a_table(writing: Recorder) -> None:
     await nodes.claim(writing, "node")
     await _write(writing, 1, rows.write("w", *(rows.run("w", run_id, is_current=run_id == "r0") for run_id in RUN_IDS)))
-    changed = rows.write(
-        "w",
-        rows.run("w", "r0", stored_version=1),
-        rows.run("w", "r1", stored_version=1, is_current=False, status=rows.COMPLETED),
-    )
-    changed.events = [rows.event(run_id, 1) for run_id in RUN_IDS]
-    changed.activities = [rows.activity(run_id, 5) for run_id in RUN_IDS]
-    changed.activities_removed = [(run_id, 5) for run_id in RUN_IDS]
-    changed.timers = [rows.timer(run_id, "t") for run_id in RUN_IDS]
-    changed.timers_removed = [(run_id, "t") for run_id in RUN_IDS]
-    changed.buffered_cleared = RUN_IDS
-    changed.buffered = [rows.buffered(run_id, 1) for run_id in RUN_IDS]
-    changed.requests = [RequestRecord(run_id, "request") for run_id in RUN_IDS]
-    changed.mail = MailWrite(
-        children=[ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in RUN_IDS],
-        children_removed=[(run_id, 5) for run_id in RUN_IDS],
-        outbox=[
-            OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in RUN_IDS
-        ],
-        outbox_removed=[(run_id, 1) for run_id in RUN_IDS],
-        inbox=[InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in RUN_IDS],
-        inbox_removed=[(run_id, rows.NAMESPACE, "w", 1) for run_id in RUN_IDS],
-    )
+    changed = rows.write_to_every_table(RUN_IDS)
     await _write(writing, 2, changed)
     await _write(writing, 3, EntityWrite(rows.key("w"), runs_deleted=RUN_IDS))
     found = {query: scans for query, plan in writing.plans if (scans := _scans(plan))}

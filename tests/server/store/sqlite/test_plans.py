@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from perdure.server.core.records import ChildRecord, InboxRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.rounds import Fence, SqlValue, gather
 from perdure.server.store.sqlite import batches, listings, nodes, queries
@@ -56,29 +55,7 @@ def test_no_statement_of_a_batch_scans_a_table(recorder: _Recorder) -> None:
     nodes.claim(recorder, "node")
     write = rows.write("w", *(rows.run("w", f"r{number}", is_current=number == 0) for number in range(ROWS)))
     batches.write_batch(recorder, Fence("node", 1, 1), gather([write]))
-    run_ids = [f"r{number}" for number in range(ROWS)]
-    changed = rows.write(
-        "w",
-        rows.run("w", "r0", stored_version=1),
-        rows.run("w", "r1", stored_version=1, is_current=False, status=rows.COMPLETED),
-    )
-    changed.events = [rows.event(run_id, 1) for run_id in run_ids]
-    changed.activities = [rows.activity(run_id, 5) for run_id in run_ids]
-    changed.activities_removed = [(run_id, 5) for run_id in run_ids]
-    changed.timers = [rows.timer(run_id, "t") for run_id in run_ids]
-    changed.timers_removed = [(run_id, "t") for run_id in run_ids]
-    changed.buffered_cleared = run_ids
-    changed.buffered = [rows.buffered(run_id, 1) for run_id in run_ids]
-    changed.mail = MailWrite(
-        children=[ChildRecord(run_id, 5, rows.NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids],
-        children_removed=[(run_id, 5) for run_id in run_ids],
-        outbox=[
-            OutboxRecord(run_id, 1, rows.NAMESPACE, "w", rows.NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids
-        ],
-        outbox_removed=[(run_id, 1) for run_id in run_ids],
-        inbox=[InboxRecord(run_id, rows.NAMESPACE, "w", 1, "r0") for run_id in run_ids],
-        inbox_removed=[(run_id, rows.NAMESPACE, "w", 1) for run_id in run_ids],
-    )
+    changed = rows.write_to_every_table([f"r{number}" for number in range(ROWS)])
     changed.runs_closed = ["r1"]
     changed.runs_deleted = ["r2"]
     batches.write_batch(recorder, Fence("node", 1, 2), gather([changed]))
