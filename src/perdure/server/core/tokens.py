@@ -54,6 +54,7 @@ _encoder = msgspec.msgpack.Encoder()
 _workflow_task_decoder = msgspec.msgpack.Decoder(WorkflowTaskToken)
 _activity_decoder = msgspec.msgpack.Decoder(ActivityToken)
 _query_decoder = msgspec.msgpack.Decoder(QueryToken)
+_any_decoder = msgspec.msgpack.Decoder(WorkflowTaskToken | ActivityToken | QueryToken)
 
 
 def encode(token: WorkflowTaskToken | ActivityToken | QueryToken) -> bytes:
@@ -81,5 +82,13 @@ def decode_query(data: bytes) -> QueryToken:
     """Read a query task token. Raises InvalidArgument for anything this server did not make."""
     try:
         return _query_decoder.decode(data)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InvalidArgument("Error deserializing task token.") from error
+
+
+def decode_any(data: bytes) -> WorkflowTaskToken | ActivityToken | QueryToken:
+    """Read a token of any kind. Raises InvalidArgument for anything this server did not make."""
+    try:
+        return _any_decoder.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InvalidArgument("Error deserializing task token.") from error

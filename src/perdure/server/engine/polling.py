@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from temporalio.api.enums.v1 import TaskQueueKind
 from temporalio.api.workflowservice.v1 import (
@@ -34,10 +34,12 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryTask, StaleTask, StartReply, WorkflowTaskStarted
+from perdure.server.core.tokens import ActivityToken, QueryToken, WorkflowTaskToken
 from perdure.server.engine.background import Background
 from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.history import Histories
-from perdure.server.engine.matching import DEFAULT_RATE_PER_SECOND, Matcher, Offer, Poller, QueueKey, QueueKind
+from perdure.server.engine.matching import DEFAULT_RATE_PER_SECOND, Matcher, Offer, Poller, QueueKey, QueueKind, Visit
 from perdure.server.engine.runner import Runner
 from perdure.server.engine.wire import append_history
 from perdure.server.store.interface import StoreError
@@ -50,12 +52,38 @@ _PAUSE_SECONDS: Final = 0.1
 Finish = Callable[[WorkflowKey, object], Awaitable[bytes]]
 
 
+class _Poll(NamedTuple):
+    """A poll: for which queue, whose, as which request, and how its task is started and its reply made."""
+
+    queue: QueueKey
+    poller: Poller
+    request: PollWorkflowTaskQueueRequest | PollActivityTaskQueueRequest
+    start: Callable[[Offer], Input]
+    finish: Finish
+
+
+class Visits(Protocol):
+    """How a poll gets a task at another node."""
+
+    async def make(
+        self, node: str, queue: QueueKey, request: PollWorkflowTaskQueueRequest | PollActivityTaskQueueRequest
+    ) -> bytes | None:
+        """Take a poll to a node and return the reply for its worker, None where it should go on polling."""
+
+
 class Polling:
     """Serves polls for workflow and activity tasks."""
 
     def __init__(
-        self, matcher: Matcher, runner: Runner, histories: Histories, background: Background, clock: Clock
+        self,
+        matcher: Matcher,
+        runner: Runner,
+        histories: Histories,
+        background: Background,
+        clock: Clock,
+        visits: Visits | None = None,
     ) -> None:
+        self._visits = visits
         self._matcher = matcher
         self._runner = runner
         self._histories = histories
@@ -66,6 +94,11 @@ class Polling:
         self, namespace_id: str, request: PollWorkflowTaskQueueRequest, deadline: float
     ) -> PollWorkflowTaskQueueResponse | bytes:
         """Wait for a workflow task or a query; an empty reply means there was none before the deadline."""
+        poll = self._workflow_task_poll(namespace_id, request)
+        reply = await self._serve(poll, deadline)
+        return PollWorkflowTaskQueueResponse() if reply is None else reply
+
+    def _workflow_task_poll(self, namespace_id: str, request: PollWorkflowTaskQueueRequest) -> _Poll:
         queue = QueueKey(namespace_id, request.task_queue.name, QueueKind.WORKFLOW)
         is_sticky = request.task_queue.kind == _STICKY
         sticky_queue = request.task_queue.name if is_sticky else ""
@@ -76,13 +109,17 @@ class Polling:
                 return TakeQuery(offer.run_id, offer.query_id, sticky_queue)
             return StartWorkflowTask(offer.run_id, request.identity, self._clock.new_nonce(), sticky_queue)
 
-        reply = await self._serve(queue, poller, deadline, start, self.finish_workflow_task)
-        return PollWorkflowTaskQueueResponse() if reply is None else reply
+        return _Poll(queue, poller, request, start, self.finish_workflow_task)
 
     async def activity_task(
         self, namespace_id: str, request: PollActivityTaskQueueRequest, deadline: float
     ) -> PollActivityTaskQueueResponse | bytes:
         """Wait for an activity task; an empty reply means there was none before the deadline."""
+        poll = self._activity_task_poll(namespace_id, request)
+        reply = await self._serve(poll, deadline)
+        return PollActivityTaskQueueResponse() if reply is None else reply
+
+    def _activity_task_poll(self, namespace_id: str, request: PollActivityTaskQueueRequest) -> _Poll:
         queue = QueueKey(namespace_id, request.task_queue.name, QueueKind.ACTIVITY)
         rate = DEFAULT_RATE_PER_SECOND
         if request.task_queue_metadata.HasField("max_tasks_per_second"):
@@ -92,8 +129,7 @@ class Polling:
         def start(offer: Offer) -> Input:
             return StartActivity(offer.run_id, offer.scheduled_event_id, request.identity, self._clock.new_nonce())
 
-        reply = await self._serve(queue, poller, deadline, start, _finish_activity)
-        return PollActivityTaskQueueResponse() if reply is None else reply
+        return _Poll(queue, poller, request, start, _finish_activity)
 
     async def nexus_task(
         self, namespace_id: str, request: PollNexusTaskQueueRequest, deadline: float
@@ -111,23 +147,43 @@ class Polling:
         events, response.next_page_token = await self._histories.for_task(key, reply.history)
         return append_history(response, "history", events)
 
-    async def _serve(
-        self, queue: QueueKey, poller: Poller, deadline: float, start: Callable[[Offer], Input], finish: Finish
-    ) -> bytes | None:
+    async def serve_visit(self, queue: QueueKey, request: bytes) -> tuple[bytes, int]:
+        """Serve a poll that has come to another node, with what there is at once.
+
+        Returns:
+            The reply for its worker, empty for none, and how many offers are left.
+        """
+        if queue.kind is QueueKind.WORKFLOW:
+            poll = self._workflow_task_poll(queue.namespace_id, PollWorkflowTaskQueueRequest.FromString(request))
+        else:
+            poll = self._activity_task_poll(queue.namespace_id, PollActivityTaskQueueRequest.FromString(request))
+        for _ in range(self._matcher.offer_count(queue)):
+            offer = self._matcher.take(queue)
+            reply = await self._start(poll, offer) if offer is not None else None
+            if reply is not None:
+                return reply, self._matcher.offer_count(queue)
+        return b"", self._matcher.offer_count(queue)
+
+    async def _serve(self, poll: _Poll, deadline: float) -> bytes | None:
         while True:
-            offer = await self._matcher.poll(queue, poller, deadline)
-            if offer is None:
+            given = await self._matcher.poll(poll.queue, poll.poller, deadline)
+            if given is None:
                 return None
-            reply = await self._start(queue, offer, start(offer), finish)
+            reply = await (self._visit(poll, given) if isinstance(given, Visit) else self._start(poll, given))
             if reply is not None:
                 return reply
 
-    async def _start(self, queue: QueueKey, offer: Offer, given: Input, finish: Finish) -> bytes | None:
+    async def _visit(self, poll: _Poll, visit: Visit) -> bytes | None:
+        assert self._visits is not None, "there are no other nodes"
+        return await self._visits.make(visit.node, poll.queue, poll.request)
+
+    async def _start(self, poll: _Poll, offer: Offer) -> bytes | None:
         """Start an offered task; None where the poll should go on."""
+        queue, finish = poll.queue, poll.finish
         key = WorkflowKey(queue.namespace_id, offer.workflow_id)
         try:
-            applied = await self._runner.apply(key, given)
-        except (StaleTask, NotFound, DataLoss):
+            applied = await self._runner.apply(key, poll.start(offer))
+        except (StaleTask, NotFound, DataLoss, Elsewhere):
             self._matcher.stale(queue, offer)
             return None
         except (ServerError, StoreError) as error:
@@ -177,19 +233,32 @@ class Polling:
             _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
 
 
+    async def take_back_tokens(self, task_tokens: Sequence[bytes]) -> None:
+        """Take back what was handed out to a caller at another node that has gone."""
+        for task_token in task_tokens:
+            token = tokens.decode_any(task_token)
+            key = WorkflowKey(token.namespace_id, token.workflow_id)
+            self._background.start(self._return(key, _return_by_token(token)), f"return of a task of {token.run_id}")
+
+
 def _return_of(reply: object) -> Input | None:
     if isinstance(reply, StartReply):
         reply = reply.eager_task
     if isinstance(reply, WorkflowTaskStarted) and not reply.is_repeated:
-        workflow_token = tokens.decode_workflow_task(reply.response.task_token)
-        return ReturnWorkflowTask(workflow_token.run_id, workflow_token)
+        return _return_by_token(tokens.decode_workflow_task(reply.response.task_token))
     if isinstance(reply, PollActivityTaskQueueResponse):
-        activity_token = tokens.decode_activity(reply.task_token)
-        return ReturnActivity(activity_token.run_id, activity_token)
+        return _return_by_token(tokens.decode_activity(reply.task_token))
     if isinstance(reply, QueryTask):
-        query_token = tokens.decode_query(reply.response.task_token)
-        return ReturnQuery(query_token.run_id, query_token.query_id)
+        return _return_by_token(tokens.decode_query(reply.response.task_token))
     return None
+
+
+def _return_by_token(token: WorkflowTaskToken | ActivityToken | QueryToken) -> Input:
+    if isinstance(token, WorkflowTaskToken):
+        return ReturnWorkflowTask(token.run_id, token)
+    if isinstance(token, ActivityToken):
+        return ReturnActivity(token.run_id, token)
+    return ReturnQuery(token.run_id, token.query_id)
 
 
 async def _finish_activity(key: WorkflowKey, reply: object) -> bytes:

@@ -5,7 +5,9 @@ from perdure.server.engine.matching.matcher import (
     BacklogStats,
     Clock,
     Matcher,
+    Neighbours,
     ReadyTaskIndex,
+    Visit,
 )
 from perdure.server.engine.matching.poller_history import DEFAULT_RATE_PER_SECOND, Poller, PollerInfo
 from perdure.server.engine.matching.settings import MatcherSettings
@@ -18,10 +20,12 @@ __all__ = [
     "Clock",
     "Matcher",
     "MatcherSettings",
+    "Neighbours",
     "Offer",
     "Poller",
     "PollerInfo",
     "QueueKey",
     "QueueKind",
     "ReadyTaskIndex",
+    "Visit",
 ]

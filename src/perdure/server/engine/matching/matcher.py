@@ -66,12 +66,37 @@ class BacklogStats(NamedTuple):
     tasks_dispatch_rate: float
 
 
+class Visit(NamedTuple):
+    """What a poll is given instead of an offer: go to this node, which has tasks for it."""
+
+    node: str
+
+
+class Neighbours(Protocol):
+    """The other nodes of a cluster, as far as task queues concern them; see `cluster/queues.py`."""
+
+    def polled(self, key: QueueKey) -> None:
+        """Note that a poll of a queue has come to this node."""
+
+    def source(self, key: QueueKey, *, has_local: bool) -> str | None:
+        """Return the node that a poll is to visit now, None where it should see to this node's own tasks."""
+
+    def returns(self, key: QueueKey, node: str, left: int | None) -> None:
+        """Note how many tasks a visit says to be left there; None where it says nothing."""
+
+    def polls(self, key: QueueKey) -> bool:
+        """Return whether another node polls a queue."""
+
+    def left_over(self, key: QueueKey, count: int) -> None:
+        """Note that this node holds offers for a queue, for which no poll waits here."""
+
+
 class _ParkedPoll:
     """A poll that waits; its future is resolved with None where it gets nothing."""
 
     __slots__ = ("deadline", "future", "poller", "worker_gone")
 
-    def __init__(self, poller: Poller, deadline: float, future: asyncio.Future[Offer | None]) -> None:
+    def __init__(self, poller: Poller, deadline: float, future: asyncio.Future[Offer | Visit | None]) -> None:
         self.poller = poller
         self.deadline = deadline
         self.future = future
@@ -140,11 +165,19 @@ class Matcher:
         store: Where the index of ready tasks is read.
         clock: The wall clock, for what people see and for which activities are due. All waiting is in loop time.
         settings: Limits and times.
+        neighbours: The other nodes; None where there are none.
     """
 
-    def __init__(self, store: ReadyTaskIndex, clock: Clock, settings: MatcherSettings | None = None) -> None:
+    def __init__(
+        self,
+        store: ReadyTaskIndex,
+        clock: Clock,
+        settings: MatcherSettings | None = None,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._neighbours = neighbours
         self._settings = settings or MatcherSettings()
         self._queues: dict[QueueKey, _LoadedQueue] = {}
         self._refills_due: asyncio.Queue[_LoadedQueue] = asyncio.Queue()
@@ -189,10 +222,12 @@ class Matcher:
         if not offer.query_id:
             loaded.added.count(self._loop_time())
             self._hand_over(loaded.tasks.add(offer))
-            return True
-        if not loaded.tasks.has_room_for_query():
+        elif loaded.tasks.has_room_for_query():
+            self._hand_over(loaded.tasks.add_query(offer))
+        else:
             return False
-        self._hand_over(loaded.tasks.add_query(offer))
+        if self._neighbours is not None:
+            self._report_left_over(loaded)
         return True
 
     def withdraw_query(self, key: QueueKey, query_id: str) -> None:
@@ -222,6 +257,8 @@ class Matcher:
         loaded = self._queues.get(key)
         if loaded is not None:
             self._hand_over(loaded.tasks.give_back(offer))
+            if self._neighbours is not None:
+                self._report_left_over(loaded)
 
     def offers(self, key: QueueKey) -> list[Offer]:
         """Return the task offers held for a queue, as when they have to go to another one."""
@@ -230,7 +267,7 @@ class Matcher:
 
     # --- polls ----------------------------------------------------------------------------------------------------
 
-    async def poll(self, key: QueueKey, poller: Poller, deadline: float) -> Offer | None:
+    async def poll(self, key: QueueKey, poller: Poller, deadline: float) -> Offer | Visit | None:
         """Wait for an offer. A poll that is cancelled loses none: what it was given goes to the next one.
 
         Args:
@@ -239,7 +276,8 @@ class Matcher:
             deadline: The loop time at which the poll ends empty.
 
         Returns:
-            The offer, or None at the deadline, when the worker was shut down, or when the matcher stops.
+            The offer, or which other node has tasks, or None at the deadline, when the worker was shut down, or when
+            the matcher stops. Who makes the visit tells the neighbours how it ended.
 
         Raises:
             ResourceExhausted: Too many polls are parked in this queue.
@@ -251,14 +289,30 @@ class Matcher:
         loaded.last_poll_at = now
         loaded.sticky = poller.sticky
         loaded.pollers.see(poller, now, self._clock.now())
+        if self._neighbours is not None:
+            self._neighbours.polled(key)
+            node = self._neighbours.source(key, has_local=loaded.tasks.offer_count > 0)
+            if node is not None:
+                self._refill_soon(loaded)
+                return Visit(node)
         offer = loaded.tasks.take()
-        if loaded.tasks.refill_due():
-            self._refills_due.put_nowait(loaded)
+        self._refill_soon(loaded)
         if offer is not None or deadline <= now:
             return offer
         return await self._park(loaded, poller, deadline)
 
-    def has_recent_poller(self, key: QueueKey, within_seconds: float = STICKY_WORKER_GONE_SECONDS) -> bool:
+    def take(self, key: QueueKey) -> Offer | None:
+        """Return an offer for a poll that another node has sent over, None where there is none now."""
+        loaded = self._queues.get(key)
+        return loaded.tasks.take() if loaded is not None else None
+
+    def has_recent_poller(self, key: QueueKey) -> bool:
+        """Return whether the queue was polled lately, on this node or on another one."""
+        if self.has_recent_local_poller(key):
+            return True
+        return self._neighbours is not None and self._neighbours.polls(key)
+
+    def has_recent_local_poller(self, key: QueueKey, within_seconds: float = STICKY_WORKER_GONE_SECONDS) -> bool:
         """Return whether a poll of the queue is parked, or one began or ended in the last `within_seconds`."""
         loaded = self._queues.get(key)
         if loaded is None:
@@ -303,6 +357,35 @@ class Matcher:
                 ended += _end_polls(loaded, lambda poller: poller.worker_instance_key == worker_instance_key)
         return ended
 
+    # --- other nodes ------------------------------------------------------------------------------------------------
+
+    def look_for_tasks(self, key: QueueKey) -> None:
+        """See whether there are tasks of this node's shards in a queue that another node polls."""
+        loaded = self._queues.get(key) or self._load(key)
+        self._refill_soon(loaded)
+        self._report_left_over(loaded)
+
+    def look_everywhere(self) -> None:
+        """Compare every polled queue with the index at once: this node has come to own more of it."""
+        for loaded in self._queues.values():
+            loaded.tasks.doubt()
+            if self._is_polled(loaded, self._loop_time()):
+                self._refill_soon(loaded)
+
+    def send_over(self, key: QueueKey, node: str) -> bool:
+        """Have the poll that waits longest visit a node; return False where none waits."""
+        loaded = self._queues.get(key)
+        poll = loaded.tasks.release() if loaded is not None else None
+        if poll is None:
+            return False
+        poll.future.set_result(Visit(node))
+        return True
+
+    def offer_count(self, key: QueueKey) -> int:
+        """Return how many offers for a queue are held."""
+        loaded = self._queues.get(key)
+        return loaded.tasks.offer_count if loaded is not None else 0
+
     # --- what people see ------------------------------------------------------------------------------------------
 
     def pollers(self, key: QueueKey) -> list[PollerInfo]:
@@ -344,11 +427,20 @@ class Matcher:
         loaded = self._queues[key] = _LoadedQueue(key, self._settings, self._loop_time())
         return loaded
 
+    def _report_left_over(self, loaded: _LoadedQueue) -> None:
+        """Tell the neighbours of offers that no poll waits for here, or see whether there are more on the disk."""
+        assert self._neighbours is not None, "there is nobody to tell"
+        count = loaded.tasks.offer_count
+        if count:
+            self._neighbours.left_over(loaded.key, count)
+        elif self._neighbours.polls(loaded.key):
+            self._refill_soon(loaded)
+
     def _hand_over(self, handover: Handover[_ParkedPoll] | None) -> None:
         if handover is not None:
             handover.poll.future.set_result(handover.offer)
 
-    async def _park(self, loaded: _LoadedQueue, poller: Poller, deadline: float) -> Offer | None:
+    async def _park(self, loaded: _LoadedQueue, poller: Poller, deadline: float) -> Offer | Visit | None:
         assert self._loop is not None, "the time of the poll was looked up"
         if loaded.tasks.parked_count >= self._settings.max_parked_polls:
             raise ResourceExhausted(
@@ -362,8 +454,8 @@ class Matcher:
             offer = await poll.future
         except asyncio.CancelledError:
             # The cancel may have come in the same tick as an offer.
-            if poll.future.done() and not poll.future.cancelled() and (offer := poll.future.result()) is not None:
-                self._hand_over(loaded.tasks.give_back(offer))
+            if poll.future.done() and not poll.future.cancelled():
+                self._pass_on(loaded.key, poll.future.result())
             raise
         finally:
             loaded.tasks.unpark(poll)
@@ -371,6 +463,13 @@ class Matcher:
             loaded.last_poll_at = self._loop.time()
             loaded.pollers.see(poller, loaded.last_poll_at, self._clock.now())
         return offer
+
+    def _pass_on(self, key: QueueKey, given: Offer | Visit | None) -> None:
+        """Give what a poll got that has gone to the next one."""
+        if isinstance(given, Offer):
+            self.give_back(key, given)
+        elif given is not None and self._neighbours is not None:
+            self._neighbours.returns(key, given.node, None)
 
     def _is_shut_down(self, namespace_id: str, worker_instance_key: str, now: float) -> bool:
         if not self._shut_down_workers or not worker_instance_key:
@@ -383,6 +482,10 @@ class Matcher:
         self._shut_down_workers.move_to_end(worker)
         if len(self._shut_down_workers) > self._settings.max_shut_down_workers:
             self._shut_down_workers.popitem(last=False)
+
+    def _refill_soon(self, loaded: _LoadedQueue) -> None:
+        if loaded.tasks.refill_due():
+            self._refills_due.put_nowait(loaded)
 
     async def _refill_for_ever(self) -> None:
         while True:
@@ -402,8 +505,10 @@ class Matcher:
         rows = await self._ready_tasks(loaded.key, limit)
         for handover in loaded.tasks.end_refill(map(_offer_of, rows), limit):
             self._hand_over(handover)
-        if loaded.tasks.parked_count and loaded.tasks.refill_due():
-            self._refills_due.put_nowait(loaded)
+        if self._neighbours is not None and loaded.tasks.offer_count:
+            self._neighbours.left_over(loaded.key, loaded.tasks.offer_count)
+        if loaded.tasks.parked_count:
+            self._refill_soon(loaded)
 
     async def _ready_tasks(self, key: QueueKey, limit: int) -> list[ReadyTask]:
         if key.kind is QueueKind.NEXUS:
@@ -430,14 +535,19 @@ class Matcher:
         """
         for loaded in list(self._queues.values()):
             loaded.pollers.forget_old(now)
-            unpolled_seconds = 0.0 if loaded.tasks.parked_count else now - loaded.last_poll_at
-            if unpolled_seconds >= self._settings.idle_queue_seconds and loaded.tasks.is_idle():
+            is_polled = self._is_polled(loaded, now)
+            unpolled_seconds = now - loaded.last_poll_at
+            if not is_polled and unpolled_seconds >= self._settings.idle_queue_seconds and loaded.tasks.is_idle():
                 loaded.unwatch()
                 del self._queues[loaded.key]
-            elif unpolled_seconds < self._settings.rescan_seconds and not loaded.sticky:
+            elif is_polled and not loaded.sticky:
                 loaded.tasks.doubt()
-                if loaded.tasks.refill_due():
-                    self._refills_due.put_nowait(loaded)
+                self._refill_soon(loaded)
+
+    def _is_polled(self, loaded: _LoadedQueue, now: float) -> bool:
+        if loaded.tasks.parked_count or now - loaded.last_poll_at < self._settings.rescan_seconds:
+            return True
+        return self._neighbours is not None and self._neighbours.polls(loaded.key)
 
 
 def _offer_of(row: ReadyTask) -> Offer:

@@ -161,6 +161,11 @@ class TaskQueue(Generic[P]):
         """End the flight of an offer that reached nobody: it is the next to be handed out."""
         return self._give_back_query(offer) if offer.query_id else self._give_back_task(offer)
 
+    @property
+    def offer_count(self) -> int:
+        """How many offers are held, queries included."""
+        return len(self._window) + len(self._queries)
+
     def held(self) -> list[Offer]:
         """Return the task offers in the window, the next one first."""
         return list(self._window.values())
@@ -192,6 +197,10 @@ class TaskQueue(Generic[P]):
     def unpark(self, poll: P) -> None:
         """Forget a poll, whether it is still parked or not."""
         self._polls.pop(poll, None)
+
+    def release(self) -> P | None:
+        """Return the poll that waits longest, which does so no longer, for something else than an offer."""
+        return self._next_poll()
 
     @property
     def parked(self) -> Sequence[P]:

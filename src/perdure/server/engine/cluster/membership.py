@@ -1,0 +1,336 @@
+"""A node's life as a member: it prolongs its lease, learns who owns what, gives shards away and takes those of the dead.
+
+The database is the only authority. Every change of ownership is a transaction there, and every node follows what it
+reads; what nodes tell each other only makes them read sooner. Two changes exist:
+
+- A node *gives a shard away*: it stops serving it, and its committer moves the row in a batch behind all that it has
+  written for the shard. Nodes do so when another one is wished for the shard (`placement.py`), and when they stop.
+- A node *takes the shards of a dead one*: its lease has ended by the database's clock, and the transaction that moves
+  the rows bumps its fence first. Only a node that has held its own lease without a break for a whole lease may do that,
+  so that nobody is declared dead after the database was away from all.
+
+A node that finds itself replaced forgets all it holds and joins anew, unless its name is used by another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from perdure.server.core.errors import ServerError
+from perdure.server.engine.background import run_for_ever
+from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.lease import Lease
+from perdure.server.engine.cluster.ownership import ShardOwnership
+from perdure.server.engine.cluster.placement import spread, wished_owners
+from perdure.server.engine.cluster.settings import ClusterSettings
+from perdure.server.store.interface import (
+    Claim,
+    ClusterStore,
+    ClusterView,
+    CommitUnknown,
+    Fenced,
+    Member,
+    ShardMove,
+    StoreError,
+)
+
+_logger = logging.getLogger(__name__)
+_RETRY_SECONDS = 0.5
+_NANOS = 1_000_000_000
+
+
+class Host(Protocol):
+    """What becoming and ceasing to be an owner means for the rest of the node."""
+
+    def gained(self, shards: frozenset[int]) -> None:
+        """This node serves shards that it did not serve before."""
+
+    def released(self, shards: frozenset[int]) -> None:
+        """This node does not serve these shards any more: forget what is held of them."""
+
+    async def give_away(self, moves: Sequence[ShardMove]) -> None:
+        """Write the moves behind all that is collected for their shards. Raises StoreError or ServerError."""
+
+    def replaced(self) -> None:
+        """This node's place was taken: forget everything."""
+
+    def resume(self, claim: Claim) -> None:
+        """Begin to write again, as the holder of a new claim."""
+
+    def give_up(self) -> None:
+        """End the process: another one uses this node's name."""
+
+    def members_changed(self, members: Sequence[Member]) -> None:
+        """These are the members now, this node among them."""
+
+    def tell_of_change(self) -> None:
+        """Have the other nodes read the view anew."""
+
+
+class Membership:
+    """One node among the members of its cluster.
+
+    Args:
+        store: Where the truth is.
+        clock: For new sessions, and the clock that runs through suspension.
+        node: This node's name, which is the address at which the others reach it.
+        release: The release it runs.
+        lease: Its lease.
+        ownership: What it knows and serves.
+        host: The rest of the node.
+        settings: Times.
+    """
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        clock: Clock,
+        node: str,
+        release: str,
+        lease: Lease,
+        ownership: ShardOwnership,
+        host: Host,
+        settings: ClusterSettings,
+    ) -> None:
+        self.node = node
+        self.session = ""
+        self.release = release
+        self._store = store
+        self._clock = clock
+        self._lease = lease
+        self._ownership = ownership
+        self._host = host
+        self._settings = settings
+        self._view = ClusterView(-1, [], [])
+        self._giving: set[int] = set()
+        """Shards that this node has stopped serving and is about to move."""
+        self._look_at = 0.0
+        """When to read the view at the latest, on the uptime clock: the lease of another may end then."""
+        self._is_leaving = False
+        self._is_replaced = False
+        self._wake = asyncio.Event()
+        self._looking = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def view(self) -> ClusterView:
+        """What was read last."""
+        return self._view
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this node is about to stop."""
+        return self._is_leaving
+
+    async def join(self) -> Claim:
+        """Become a member, in the place of any process that had this name; serving begins with `start`."""
+        self.session = self._clock.new_nonce()
+        sent_at = self._clock.uptime()
+        claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
+        self._lease.renewed(sent_at)
+        return claim
+
+    async def start(self) -> None:
+        """Serve what is this node's, and begin to live with the others."""
+        await self.look()
+        self._host.tell_of_change()
+        self._task = run_for_ever(self._live_for_ever(), "membership")
+
+    async def leave(self) -> None:
+        """Give all shards to the others, if there are any, and tell the database that this node has stopped."""
+        self._is_leaving = True
+        try:
+            await self._store.set_leaving()
+            await self.look()
+        except StoreError as error:
+            _logger.warning("the shards were not given away; they are taken when the lease ends: %s", error)
+
+    async def stop(self) -> None:
+        """End this node's membership, when nothing of it is in progress any more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._is_replaced:
+            return
+        try:
+            await self._store.leave()
+        except StoreError as error:
+            _logger.warning("the others learn only by the end of its lease that this node has stopped: %s", error)
+
+    def look_soon(self) -> None:
+        """Read the view at once: something in it has changed."""
+        self._look_at = 0.0
+        self._wake.set()
+
+    def replaced(self) -> None:
+        """Take note that this node's fence was bumped."""
+        self._is_replaced = True
+        self._lease.lose()
+        self._wake.set()
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    async def _live_for_ever(self) -> None:
+        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
+        renew_at = self._clock.uptime() + interval
+        while True:
+            await self._sleep_until(min(renew_at, self._look_at))
+            try:
+                if self._is_replaced:
+                    await self._join_anew()
+                    continue
+                if self._clock.uptime() >= renew_at:
+                    renew_at = self._clock.uptime() + interval
+                    await self._renew()
+                if self._clock.uptime() >= self._look_at:
+                    await self.look()
+            except Fenced as error:
+                _logger.error("this node was declared dead: %s", error)
+                self.replaced()
+            except StoreError as error:
+                _logger.warning("the cluster's state cannot be read or renewed, trying again: %s", error)
+                self._look_at = self._clock.uptime() + _RETRY_SECONDS
+
+    async def _sleep_until(self, when: float) -> None:
+        delay = when - self._clock.uptime()
+        if self._is_replaced:
+            delay = _RETRY_SECONDS
+        elif delay <= 0:
+            return
+        try:
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _renew(self) -> None:
+        sent_at = self._clock.uptime()
+        version = await self._store.renew(self._settings.lease_seconds)
+        self._lease.renewed(sent_at)
+        if version != self._view.version:
+            self._look_at = 0.0
+
+    async def _join_anew(self) -> None:
+        self._serve_nothing()
+        self._host.replaced()
+        for member in (await self._store.read_view()).members:
+            if member.node == self.node and member.session != self.session and member.is_alive:
+                _logger.critical("another process uses the address %s: give each node one of its own", self.node)
+                self._host.give_up()
+                return
+        claim = await self.join()
+        self._is_replaced = False
+        self._host.resume(claim)
+        _logger.warning("this node has joined its cluster anew")
+        await self.look()
+
+    def _serve_nothing(self) -> None:
+        served = self._ownership.served
+        self._ownership.cease(served)
+        self._giving.clear()
+        self._store.limit_to(frozenset())
+
+    # --- the view -----------------------------------------------------------------------------------------------------
+
+    async def look(self) -> None:
+        """Read the view and act on it until nothing is left to do. Raises StoreError."""
+        async with self._looking:
+            while True:
+                asked_at = self._clock.uptime()
+                view = await self._store.read_view()
+                self._take(view, asked_at)
+                if self._is_replaced or not await self._act(view):
+                    return
+
+    def _take(self, view: ClusterView, asked_at: float) -> None:
+        mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
+        self._view = view
+        self._look_at = asked_at + self._seconds_to_next_end(view)
+        self._host.members_changed(view.members)
+        self._ownership.learn(view.shards)
+        served = self._ownership.served
+        lost, gained = served - mine, mine - served - self._giving
+        if lost:
+            # Nobody moves what we serve but ourselves, or who has fenced us.
+            self._ownership.cease(lost)
+            self._host.released(frozenset(lost))
+        if lost or gained:
+            self._store.limit_to(served - lost | gained)
+        if gained:
+            self._host.gained(frozenset(gained))
+            self._ownership.serve(gained)
+            _logger.info("this node serves %d shards more", len(gained))
+
+    def _seconds_to_next_end(self, view: ClusterView) -> float:
+        """Return in how long the lease of another may end, at least; by the database's clock, as told by our own row."""
+        own = [member.lease_until for member in view.members if member.node == self.node]
+        others = [member.lease_until for member in view.members if member.node != self.node]
+        if not own or not others:
+            return self._settings.lease_seconds
+        database_now = own[0] - int(self._settings.lease_seconds * _NANOS)
+        soonest = (min(others) - database_now) / _NANOS
+        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
+        return min(max(soonest, interval / 4), self._settings.lease_seconds)
+
+    async def _act(self, view: ClusterView) -> bool:
+        """Do what the view calls for; return whether it has changed by that."""
+        if await self._take_from_the_dead(view):
+            self._host.tell_of_change()
+            return True
+        if await self._give_away_what_others_should_have(view):
+            self._host.tell_of_change()
+            return True
+        return False
+
+    async def _take_from_the_dead(self, view: ClusterView) -> bool:
+        alive = [member.node for member in view.members if member.is_alive and not member.is_leaving]
+        if not alive or not self._lease.is_valid():
+            return False
+        changed = False
+        sessions = {member.node: member.session for member in view.members}
+        dead = {member.node for member in view.members if not member.is_alive and member.node != self.node}
+        if not self._lease.may_judge_others():
+            dead = set()
+        absent = {row.owner for row in view.shards} - sessions.keys()
+        for node in sorted(dead | absent):
+            theirs = [row.shard for row in view.shards if row.owner == node]
+            if await self._store.take_over(node, sessions.get(node), spread(theirs, alive)):
+                _logger.warning("node %s has stopped without a word; its %d shards were taken", node, len(theirs))
+                changed = True
+        return changed
+
+    async def _give_away_what_others_should_have(self, view: ClusterView) -> bool:
+        moves = self._wished_moves(view)
+        if not moves:
+            return False
+        shards = {move.shard for move in moves}
+        self._ownership.cease(shards)
+        self._giving |= shards
+        try:
+            await self._host.give_away(moves)
+        except Fenced:
+            raise
+        except (CommitUnknown, StoreError, ServerError) as error:
+            _logger.warning("%d shards could not be given away yet: %s", len(shards), error)
+            self._look_at = self._clock.uptime() + _RETRY_SECONDS
+            return False
+        finally:
+            # The rows tell now: those that were not moved are served again, with nothing of theirs in memory.
+            self._host.released(frozenset(shards))
+            self._giving -= shards
+        return True
+
+    def _wished_moves(self, view: ClusterView) -> list[ShardMove]:
+        nodes = [member.node for member in view.members if member.is_alive and not member.is_leaving]
+        if not nodes:
+            return []
+        wishes = wished_owners(tuple(sorted(nodes)))
+        return [
+            ShardMove(row.shard, wishes[row.shard])
+            for row in view.shards
+            if row.owner == self.node and wishes[row.shard] != self.node and self._ownership.serves(row.shard)
+        ]
