@@ -133,7 +133,7 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
         (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q")),
         (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1)),
         (["outbox_pkey"], queries.READ_OUTBOX, (9, 9)),
-        (["inbox_pkey"], queries.READ_INBOX, ("r", "n", "w")),
+        (["inbox_pkey", "outbox_pkey"], queries.READ_PAIR, ("r", "n", "w", 1)),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),
     ],

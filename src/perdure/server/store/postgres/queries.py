@@ -24,7 +24,7 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, PairState, ReadyTask, StoredEvent
 from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, INBOX, OUTBOX, RUN, TIMER, Table
 
 if TYPE_CHECKING:
@@ -211,8 +211,10 @@ READ_OUTBOX = (
     " WHERE measured.position = 1 OR (measured.total <= $2 AND measured.position <= $1)"
     " ORDER BY measured.run_id, measured.number"
 )
-READ_INBOX = (
-    f"SELECT {_columns(INBOX, 'inbox')} FROM inbox WHERE sender_run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
+READ_PAIR = (
+    "SELECT EXISTS (SELECT 1 FROM outbox WHERE run_id = $1 AND number = $4),"
+    f" {_columns(INBOX, 'inbox')} FROM (SELECT 1) AS pair LEFT JOIN inbox"
+    " ON inbox.sender_run_id = $1 AND inbox.namespace_id = $2 AND inbox.workflow_id = $3"
 )
 
 
@@ -222,7 +224,7 @@ async def read_outbox(reader: Reader, max_messages: int, max_bytes: int) -> Outb
     return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
 
 
-async def read_inbox(reader: Reader, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-    """See `Store.read_inbox`."""
-    rows = await reader.fetch(READ_INBOX, sender_run_id, receiver.namespace_id, receiver.workflow_id)
-    return InboxRecord(*rows[0]) if rows else None
+async def read_pair(reader: Reader, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+    """See `Store.read_pair`."""
+    [row] = await reader.fetch(READ_PAIR, sender_run_id, *receiver, number)
+    return PairState(None if row[1] is None else InboxRecord(*row[1:]), row[0])

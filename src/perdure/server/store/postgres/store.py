@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.server.core.records import InboxRecord, NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
 from perdure.server.store.interface import (
     Backlog,
     Batch,
@@ -21,6 +21,7 @@ from perdure.server.store.interface import (
     DueAlarm,
     ListPosition,
     OutboxHead,
+    PairState,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
@@ -176,9 +177,9 @@ class PostgresStore:
         """See `Store.read_outbox`."""
         return await queries.read_outbox(self._reader, max_messages, max_bytes)
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-        """See `Store.read_inbox`."""
-        return await queries.read_inbox(self._reader, receiver, sender_run_id)
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+        """See `Store.read_pair`."""
+        return await queries.read_pair(self._reader, receiver, sender_run_id, number)
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 
