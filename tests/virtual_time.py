@@ -144,6 +144,10 @@ class VirtualClock:
         """Return the time in nanoseconds since the epoch."""
         return EPOCH_NS + round(self._loop.time() * 1_000_000) * 1_000
 
+    def uptime(self) -> float:
+        """Return seconds on a clock that nobody sets."""
+        return self._loop.time()
+
 
 def run(main: Coroutine[object, object, T], *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> T:
     """Run a coroutine to its end in virtual time and return its result; `asyncio.run` with the clock replaced.

@@ -39,6 +39,12 @@ _DEFAULTS = ServerSettings()
     help="Port of the gRPC service; 0 takes a free one.",
 )
 @click.option(
+    "--advertise",
+    default=_DEFAULTS.advertise,
+    metavar="HOST:PORT",
+    help="Address at which other nodes of the cluster reach this one; found where it is not given.",
+)
+@click.option(
     "--concurrent-calls-max",
     type=int,
     default=_DEFAULTS.concurrent_calls_max,
@@ -75,6 +81,7 @@ def server(
     store_check_seconds: float,
     ip: str,
     port: int,
+    advertise: str,
     concurrent_calls_max: int,
     namespace: tuple[str, ...],
     namespace_retention_seconds: int,
@@ -96,6 +103,7 @@ def server(
             store_check_seconds=store_check_seconds,
             ip=local_ip(ip),
             port=port,
+            advertise=advertise,
             concurrent_calls_max=concurrent_calls_max,
             namespaces=namespace,
             namespace_retention_seconds=namespace_retention_seconds,

@@ -13,24 +13,29 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import Final, NamedTuple
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 
-from perdure.server.core.errors import Refusal
-from perdure.server.engine.clock import SystemClock
+from perdure.server.address import node_address
+from perdure.server.core.errors import ServerError
+from perdure.server.engine.clock import Clock, SystemClock
+from perdure.server.engine.cluster import Cluster
+from perdure.server.engine.cluster.services import RPC
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
+from perdure.server.frontends.grpc.streams import LINK_PATH, GrpcDialer, StreamHandler
 from perdure.server.handlers.call import DirectCall
+from perdure.server.handlers.dispatch import Dispatcher
 from perdure.server.handlers.registry import methods
-from perdure.server.handlers.search_attributes import add_search_attributes
 from perdure.server.handlers.server import Server
 from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
 from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
-from perdure.server.store.interface import Store, StoreError
+from perdure.server.store.interface import ClusterStore, StoreError
 from perdure.server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
@@ -63,24 +68,29 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as parts:
         store = await _open_store(settings)
         parts.push_async_callback(store.close)
+        frontend = GrpcFrontend(
+            methods(),
+            address=settings.address,
+            concurrent_calls_max=settings.concurrent_calls_max,
+            message_size=settings.engine.limits.message_size,
+        )
+        port = await _bind(frontend)
         clock = SystemClock()
-        engine = Engine(store, clock, settings.engine)
+        cluster = _make_cluster(settings, store, clock, port)
+        engine = Engine(store, clock, settings.engine, cluster)
+        server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
+        dispatcher = Dispatcher(server, methods(), None if cluster is None else cluster.forwarding)
+        streams: dict[str, StreamHandler] = {}
+        if cluster is not None:
+            cluster.services.offer(RPC, dispatcher.serve_forwarded)
+            streams[LINK_PATH] = cluster.accept
         try:
             await engine.start(settings.namespaces, retention_seconds=settings.namespace_retention_seconds)
         except StoreError as error:
             raise CannotServe(f"cannot take over the store {shown_db(settings.db)}: {error}") from error
         parts.push_async_callback(engine.stop)
-        server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
-        await _register_search_attributes(server, settings)
-        frontend = GrpcFrontend(
-            server, methods(), address=settings.address, concurrent_calls_max=settings.concurrent_calls_max
-        )
-        try:
-            port = await frontend.start()
-        except OSError as error:
-            raise CannotServe(
-                f"{error}; another process may be listening there: stop it or take another port"
-            ) from error
+        await frontend.start(dispatcher, streams)
+        await _register_search_attributes(dispatcher, settings)
         readiness = Readiness(store, frontend, settings.store_check_seconds)
         readiness.start()
         parts.push_async_callback(readiness.stop)
@@ -165,7 +175,7 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
     await closing
 
 
-async def _open_store(settings: ServerSettings) -> Store:
+async def _open_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
     try:
         store = make_store(settings)
         await store.open()
@@ -174,7 +184,25 @@ async def _open_store(settings: ServerSettings) -> Store:
     return store
 
 
-def make_store(settings: ServerSettings) -> Store:
+async def _bind(frontend: GrpcFrontend) -> int:
+    try:
+        return await frontend.bind()
+    except OSError as error:
+        raise CannotServe(f"{error}; another process may be listening there: stop it or take another port") from error
+
+
+def _make_cluster(
+    settings: ServerSettings, store: SqliteStore | ClusterStore, clock: Clock, port: int
+) -> Cluster | None:
+    """Return the cluster that this server is a node of; None where its store has one node, always."""
+    if isinstance(store, SqliteStore):
+        return None
+    return Cluster(
+        store, clock, node_address(settings, port), version("perdure"), GrpcDialer(), settings.engine.cluster
+    )
+
+
+def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
     """Return the store that the settings name, not opened yet. Raises ValueError where they name none."""
     if is_postgres(settings.db):
         # Imported here: who stores in SQLite starts without the driver.
@@ -184,15 +212,16 @@ def make_store(settings: ServerSettings) -> Store:
     return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
 
 
-async def _register_search_attributes(server: Server, settings: ServerSettings) -> None:
+async def _register_search_attributes(dispatcher: Dispatcher, settings: ServerSettings) -> None:
     if not settings.search_attributes:
         return
+    [method] = [method for method in methods() if method.name == "AddSearchAttributes"]
     types = {name: IndexedValueType.ValueType(number) for name, number in settings.search_attributes.items()}
     for namespace in {DEFAULT_NAMESPACE, *settings.namespaces}:
         request = AddSearchAttributesRequest(search_attributes=types, namespace=namespace)
         try:
-            await add_search_attributes(server, request, DirectCall())
-        except Refusal as error:
+            await dispatcher.serve(method, request.SerializeToString(), DirectCall())
+        except ServerError as error:
             raise CannotServe(f"cannot register the search attributes: {error}") from error
 
 

@@ -77,6 +77,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The address the gRPC front end listens on."""
     port: int = 7233
     """The port the gRPC front end listens on; 0 lets the system choose one."""
+    advertise: str = ""
+    """The host:port at which the other nodes of a cluster reach this one, and its name among them; empty finds it: the
+    address it listens on or, where that is all, the one from which it reaches the database."""
     concurrent_calls_max: int = 50_000
     """Calls in progress at once, parked polls included; more are refused."""
     namespaces: Sequence[str] = ()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar
+from zlib import crc32
 
 from google.protobuf.duration_pb2 import Duration
 from temporalio.api.command.v1 import Command
@@ -73,17 +75,18 @@ QUEUE = "queue"
 class CountingClock(VirtualClock):
     """Virtual time, and ids that count up."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "nonce") -> None:
         super().__init__()
+        self._name = name
         self._count = 0
 
     def new_run_id(self) -> str:
         self._count += 1
-        return uuid7(self.now() // 1_000_000, self._count)
+        return uuid7(self.now() // 1_000_000, crc32(self._name.encode()) << 32 | self._count)
 
     def new_nonce(self) -> str:
         self._count += 1
-        return f"nonce {self._count}"
+        return f"{self._name} {self._count}"
 
 
 class Gate:
@@ -354,9 +357,9 @@ class Node:
         return [event_name(HistoryEvent.FromString(event.data)) for _, event in sorted(stored.items())]
 
 
-def new_database() -> MemoryDatabase:
+def new_database(now: Callable[[], int] = time.time_ns) -> MemoryDatabase:
     """Return a database with one namespace whose id is always the same."""
-    database = MemoryDatabase()
+    database = MemoryDatabase(now=now)
     database.tables.namespaces[NAMESPACE_ID] = NamespaceRecord(
         NAMESPACE_ID, "default", 1, "", "", {}, retention_seconds=86_400, created_at=0
     )

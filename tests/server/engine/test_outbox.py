@@ -8,6 +8,9 @@ from perdure.server.core.errors import NotFound, Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
+from perdure.server.engine.background import Background
+from perdure.server.engine.cluster import SoleOwner
+from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import OutboxHead, PairState
@@ -54,7 +57,8 @@ class Post:
         self.under_way = 0
         self.most_under_way = 0
         settings = EngineSettings(outbox_messages=room, messages_at_once=at_once)
-        self.outbox = Outbox(self.table, settings, self._submit)
+        deliveries = Deliveries(self.table, self._submit, Background(), None)
+        self.outbox = Outbox(self.table, settings, self._submit, deliveries.deliver, SoleOwner())
 
     async def _submit(self, key: WorkflowKey, given: Input) -> object:
         if isinstance(given, Acknowledge):

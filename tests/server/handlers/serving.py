@@ -32,7 +32,7 @@ from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.core.replies import WorkflowTaskStarted
 from perdure.server.core.tokens import WorkflowTaskToken
-from perdure.server.engine.matching.matcher import BacklogStats, Matcher
+from perdure.server.engine.matching.matcher import BacklogStats
 from perdure.server.engine.matching.poller_history import PollerInfo
 from perdure.server.engine.matching.task_queue import QueueKey
 from perdure.server.engine.namespaces import Namespaces
@@ -72,7 +72,7 @@ class FakeMatcher:
         self.known_pollers: dict[QueueKey, list[PollerInfo]] = {}
         self.known_backlogs: dict[QueueKey, BacklogStats] = {}
 
-    def pollers(self, key: QueueKey) -> list[PollerInfo]:
+    async def pollers(self, key: QueueKey) -> list[PollerInfo]:
         return self.known_pollers.get(key, [])
 
     async def backlog(self, key: QueueKey) -> BacklogStats:
@@ -96,9 +96,11 @@ class RecordingEngine:
     def store(self) -> Store:
         return cast(Store, self.rows)
 
-    @property
-    def matcher(self) -> Matcher:
-        return cast(Matcher, self.queues)
+    async def task_queue_pollers(self, key: QueueKey) -> list[PollerInfo]:
+        return await self.queues.pollers(key)
+
+    async def task_queue_backlog(self, key: QueueKey) -> BacklogStats:
+        return await self.queues.backlog(key)
 
     @property
     def last_input(self) -> Input:

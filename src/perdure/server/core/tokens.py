@@ -54,7 +54,9 @@ _encoder = msgspec.msgpack.Encoder()
 _workflow_task_decoder = msgspec.msgpack.Decoder(WorkflowTaskToken)
 _activity_decoder = msgspec.msgpack.Decoder(ActivityToken)
 _query_decoder = msgspec.msgpack.Decoder(QueryToken)
-_any_decoder = msgspec.msgpack.Decoder(WorkflowTaskToken | ActivityToken | QueryToken)
+_any_decoder: msgspec.msgpack.Decoder[WorkflowTaskToken | ActivityToken | QueryToken] = msgspec.msgpack.Decoder(
+    WorkflowTaskToken | ActivityToken | QueryToken
+)
 
 
 def encode(token: WorkflowTaskToken | ActivityToken | QueryToken) -> bytes:

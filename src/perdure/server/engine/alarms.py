@@ -17,6 +17,7 @@ from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.records import WorkflowKey
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import Store, StoreError
 
@@ -51,6 +52,7 @@ class Alarms:
         self._horizon = 0
         self._refill_at = 0
         self._wake = asyncio.Event()
+        self._refill_wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._ringing: set[asyncio.Task[None]] = set()
 
@@ -85,6 +87,16 @@ class Alarms:
         heapq.heappush(self._heap, (due, key, run_id))
         if self._heap[0][2] == run_id:
             self._wake.set()
+
+    def look_again(self) -> None:
+        """Read the index at once: this node has come to own more of it."""
+        self._refill_at = 0
+        self._refill_wake.set()
+
+    def forget_everything(self) -> None:
+        """Forget all alarms; those that are still this node's are in the index."""
+        self._armed.clear()
+        self._heap.clear()
 
     async def _ring_for_ever(self) -> None:
         while True:
@@ -129,8 +141,8 @@ class Alarms:
     async def _ring_one(self, key: WorkflowKey, run_id: str) -> None:
         try:
             await self._ring(key, run_id)
-        except Refusal:
-            # The run is gone: an alarm for nobody.
+        except (Refusal, Elsewhere):
+            # The run is gone, or another node's: an alarm for nobody here.
             return
         except DataLoss:
             # Nobody can tell what is due; the index brings it back with the next look, should the rows be mended.
@@ -148,11 +160,19 @@ class Alarms:
         while True:
             delay = (self._refill_at - self._clock.now()) / _NANOS
             if delay > 0:
-                await asyncio.sleep(delay)
+                await self._sleep_until_refill(delay)
                 # The wall clock may have been set meanwhile: what is due is looked up anew.
                 self._wake.set()
             else:
                 await self._refill_or_wait()
+
+    async def _sleep_until_refill(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._refill_wake.wait()
+        except TimeoutError:
+            return
+        self._refill_wake.clear()
 
     async def _refill_or_wait(self) -> None:
         try:

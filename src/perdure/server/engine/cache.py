@@ -51,6 +51,7 @@ class Cache:
         self._entities: OrderedDict[WorkflowKey, Workflow] = OrderedDict()
         self._sizes: dict[WorkflowKey, int] = {}
         self._bytes = 0
+        self._era = 0
         self._told_unreadable: set[str] = set()
         """Runs whose rows could not be read back: operators were told, and are not told again."""
         self._wanted: dict[WorkflowKey, list[asyncio.Future[Workflow]]] = {}
@@ -110,10 +111,13 @@ class Cache:
             Unavailable: The store cannot be read.
             DataLoss: What is stored of the run makes no sense.
         """
+        era = self._era
         try:
             stored = await self._store.load_run(entity.key, run_id)
         except StoreError as error:
             raise _unreadable(error) from error
+        if era != self._era:
+            raise Unavailable("the run may have been changed by another node while it was read; try again")
         if stored is not None and not entity.has_loaded(run_id) and self._entities.get(entity.key) is entity:
             entity.add(self._restored(stored))
 
@@ -121,6 +125,10 @@ class Cache:
         """Forget an entity, whatever it holds."""
         if self._entities.pop(key, None) is not None:
             self._bytes -= self._sizes.pop(key)
+
+    def begin_era(self) -> None:
+        """Read anew what is being read now: another node may write what it is about."""
+        self._era += 1
 
     def used(self, entity: Workflow) -> None:
         """Note that an entity was looked at; one that holds more or less than its current run is measured anew."""
@@ -200,11 +208,15 @@ class Cache:
 
     async def _load_some(self) -> None:
         keys = list(self._wanted)[: self._load_keys]
+        era = self._era
         try:
             loaded = await self._store.load_current_runs(keys)
         except StoreError as error:
             for key in keys:
                 _refuse(self._wanted.pop(key), _unreadable(error))
+            return
+        if era != self._era:
+            # What was read may be older than what another node has written since.
             return
         for key, stored in zip(keys, loaded, strict=True):
             waiting = self._wanted.pop(key)

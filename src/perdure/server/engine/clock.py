@@ -7,6 +7,7 @@ import time
 from typing import Final, Protocol
 
 _RANDOM_BLOCK_BYTES: Final = 4096
+_UPTIME_CLOCK: Final[int | None] = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class Clock(Protocol):
@@ -14,6 +15,9 @@ class Clock(Protocol):
 
     def now(self) -> int:
         """Return the time in nanoseconds since the epoch."""
+
+    def uptime(self) -> float:
+        """Return seconds on a clock that nobody sets and that goes on while the machine or process is suspended."""
 
     def new_run_id(self) -> str:
         """Return a fresh UUID of version 7: run ids sort by the time of their start."""
@@ -35,6 +39,10 @@ class SystemClock:
     def now(self) -> int:
         """Return the time in nanoseconds since the epoch."""
         return time.time_ns()
+
+    def uptime(self) -> float:
+        """Return seconds on a clock that goes on through suspension; where a system has none, on its steady clock."""
+        return time.clock_gettime(_UPTIME_CLOCK) if _UPTIME_CLOCK is not None else time.monotonic()
 
     def new_run_id(self) -> str:
         """Return a fresh UUID of version 7."""

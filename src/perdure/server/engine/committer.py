@@ -28,6 +28,7 @@ from perdure.server.store.interface import (
     Claim,
     CommitUnknown,
     Fenced,
+    ShardMove,
     StaleVersion,
     Store,
     StoreError,
@@ -69,6 +70,9 @@ class _Entry(msgspec.Struct):
 class _Batch(msgspec.Struct):
     entities: dict[WorkflowKey, Workflow] = {}
     entries: list[_Entry] = []
+    moves: list[ShardMove] = []
+    """Shards to be given away behind all of it."""
+    movers: list[asyncio.Future[None]] = []
 
 
 class Committer:
@@ -152,6 +156,22 @@ class Committer:
         batch.entries.append(_Entry(key, effects, waiter))
         return waiter
 
+    def give_away(self, moves: Sequence[ShardMove]) -> asyncio.Future[None]:
+        """Move shards to other nodes behind all that was taken in for them; nothing may be taken in any more.
+
+        The result is done when the moves were tried; the store's view tells which were made.
+        """
+        self._wake.set()
+        mover: asyncio.Future[None] = self._loop.create_future()
+        self._collecting.moves.extend(moves)
+        self._collecting.movers.append(mover)
+        return mover
+
+    def resume(self, claim: Claim) -> None:
+        """Write again, after this node was replaced, as the holder of a new claim."""
+        self._number = claim.batch
+        self._refusal = None
+
     def void(self, key: WorkflowKey, reason: ServerError) -> None:
         """Give up what an entity has collected: a step of it broke off in the middle."""
         if self._collecting.entities.pop(key, None) is None:
@@ -170,7 +190,7 @@ class Committer:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._collecting.entities:
+            while self._collecting.entities or self._collecting.moves:
                 if await self._write_next():
                     await asyncio.sleep(self._gather_seconds)
 
@@ -181,8 +201,12 @@ class Committer:
         try:
             for entity in batch.entities.values():
                 writes.append(entity.take_write())
-            await self._commit(writes)
+            await self._commit(writes, batch.moves)
         except BatchRejected as error:
+            # The moves wait until all before them is written.
+            self._collecting.moves[:0] = batch.moves
+            self._collecting.movers += batch.movers
+            batch.moves, batch.movers = [], []
             await self._write_one_by_one(batch, writes, error)
         except StoreError as error:
             self._fail_everything(error)
@@ -192,6 +216,7 @@ class Committer:
         else:
             self._in_flight = _Batch()
             self._release(batch.entries)
+            _end_movers(batch, None)
         return len(batch.entities) > 1 or not self._collecting.entities.keys() <= batch.entities.keys()
 
     def _cut(self) -> _Batch:
@@ -205,12 +230,14 @@ class Committer:
         self._collecting = _Batch(
             {key: whole.entities[key] for key in keys[self._batch_entities :]},
             [entry for entry in whole.entries if entry.key not in first],
+            whole.moves,
+            whole.movers,
         )
         return _Batch(first, [entry for entry in whole.entries if entry.key in first])
 
-    async def _commit(self, writes: list[EntityWrite]) -> None:
+    async def _commit(self, writes: list[EntityWrite], moves: list[ShardMove]) -> None:
         try:
-            await self._store.commit(Batch(self._number + 1, writes))
+            await self._store.commit(Batch(self._number + 1, writes, moves))
         except CommitUnknown:
             if not await self._was_committed():
                 raise
@@ -279,7 +306,7 @@ class Committer:
         middle = len(writes) // 2
         for half in (writes[:middle], writes[middle:]):
             try:
-                await self._commit(half)
+                await self._commit(half, [])
             except BatchRejected as rejected:
                 await self._bisect(half, culprits, rejected)
 
@@ -308,6 +335,7 @@ class Committer:
         for batch in batches:
             for entry in batch.entries:
                 _refuse(entry, reason)
+            _end_movers(batch, reason)
         if isinstance(error, Fenced):
             self._outcomes.fenced()
 
@@ -316,6 +344,17 @@ def _refusal_of(error: StoreError) -> ServerError:
     if isinstance(error, StaleVersion):
         return Aborted(f"the workflow was changed by somebody else meanwhile, try again: {error}")
     return InvalidArgument(f"the database refuses this: {error}")
+
+
+def _end_movers(batch: _Batch, reason: ServerError | None) -> None:
+    for mover in batch.movers:
+        if mover.done():
+            continue
+        if reason is None:
+            mover.set_result(None)
+        else:
+            mover.set_exception(type(reason)(reason.message))
+            mover.add_done_callback(_look_at)
 
 
 def _refuse(entry: _Entry, reason: ServerError) -> None:

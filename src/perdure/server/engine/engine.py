@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from temporalio.api.query.v1 import QueryRejected as QueryRejectedMessage
 from temporalio.api.workflowservice.v1 import (
     GetWorkflowExecutionHistoryRequest,
@@ -36,16 +37,22 @@ from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster import Cluster, Elsewhere, SoleOwner, services
 from perdure.server.engine.committer import Committer
+from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.history import Histories
-from perdure.server.engine.matching import Matcher, QueueKey, QueueKind
+from perdure.server.engine.matching import BacklogStats, Matcher, PollerInfo, QueueKey, QueueKind
+from perdure.server.engine.namespace_fellows import NamespaceFellows
 from perdure.server.engine.namespaces import DEFAULT_RETENTION_SECONDS, Namespaces
 from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.polling import Polling
 from perdure.server.engine.publisher import Publisher
 from perdure.server.engine.query_board import QueryBoard
+from perdure.server.engine.queue_facts import QueueFacts
 from perdure.server.engine.runner import Runner
 from perdure.server.engine.settings import EngineSettings
+from perdure.server.engine.tenure import Tenure
+from perdure.server.engine.visits import VisitedQueues, Visits
 from perdure.server.engine.waiters import Waiters
 from perdure.server.engine.wire import append_field
 from perdure.server.store.interface import Store, StoreError
@@ -61,22 +68,32 @@ class Engine:
         store: Open; it is not closed by `stop`.
         clock: Time and fresh ids.
         settings: Limits and sizes.
+        cluster: The other nodes on this store; None where it has no other.
     """
 
-    def __init__(self, store: Store, clock: Clock, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, settings: EngineSettings | None = None, cluster: Cluster | None = None
+    ) -> None:
         settings = settings or EngineSettings()
         self.store = store
         self.clock = clock
         self.settings = settings
-        self.namespaces = Namespaces(store, clock, settings.limits)
-        self.matcher = Matcher(store, clock, settings.matcher)
+        self.cluster = cluster
+        ownership = SoleOwner() if cluster is None else cluster.ownership
+        self.namespaces = Namespaces(
+            store, clock, settings.limits, None if cluster is None else NamespaceFellows(cluster)
+        )
+        self.matcher = Matcher(store, clock, settings.matcher, None if cluster is None else cluster.queues)
         self.background = Background()
         self._recoveries = Background()
         self.fenced_event = asyncio.Event()
         self._waiters = Waiters()
         self._queries = QueryBoard(self.matcher, settings.pending_queries)
         self._alarms = Alarms(store, clock, settings, self._ring)
-        self._outbox = Outbox(store, settings, self._carry)
+        self._deliveries = Deliveries(
+            store, self._carry, self.background, None if cluster is None else cluster.forwarding
+        )
+        self._outbox = Outbox(store, settings, self._carry, self._deliveries.deliver, ownership)
         self._publisher = Publisher(
             self.matcher, self._alarms, self._outbox, self._waiters, self._queries, self.background, self.submit
         )
@@ -84,9 +101,38 @@ class Engine:
         self._cache = Cache(
             store, bytes_max=settings.cache_bytes, load_keys=settings.load_keys, is_held=self._committer.holds
         )
-        self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings)
+        self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings, ownership)
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
-        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock)
+        visits = None if cluster is None else Visits(cluster.queues, cluster.links.to)
+        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
+        self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
+        if cluster is not None:
+            self._attach(cluster)
+
+    def _attach(self, cluster: Cluster) -> None:
+        """Take part in a cluster: be told what is gained and lost, and do what others ask for."""
+        cluster.attach(
+            Tenure(
+                cache=self._cache,
+                committer=self._committer,
+                matcher=self.matcher,
+                alarms=self._alarms,
+                outbox=self._outbox,
+                waiters=self._waiters,
+                queries=self._queries,
+                namespaces=self.namespaces,
+                background=self.background,
+                fenced=self.fenced_event,
+            )
+        )
+        cluster.queues.attach(self.matcher)
+        visited = VisitedQueues(cluster.queues, self._polling)
+        cluster.services.offer(services.VISIT, visited.serve)
+        cluster.services.offer(services.TAKE_BACK, visited.take_back)
+        cluster.services.offer(services.DELIVER, self._deliveries.serve)
+        cluster.services.offer(services.DESCRIBE_QUEUE, self._queue_facts.serve)
+        cluster.services.offer(services.SHUT_DOWN_WORKER, self._serve_shutdown)
+        cluster.services.offer(services.READ_NAMESPACES, self._serve_namespaces)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -99,16 +145,23 @@ class Engine:
             namespaces: Namespaces that must exist besides `default`.
             retention_seconds: How long those made now keep closed runs.
         """
-        claim = await self.store.claim(self.settings.node)
+        claim = await (self.store.claim(self.settings.node) if self.cluster is None else self.cluster.join())
         await self.namespaces.load(namespaces, retention_seconds=retention_seconds)
         self._committer.start(claim)
         self._cache.start()
         await self.matcher.start()
         await self._alarms.start()
         await self._outbox.start()
+        if self.cluster is not None:
+            await self.cluster.start()
 
     async def drain(self) -> None:
-        """End everything that only waits: polls, long polls and queries; what is being changed goes on."""
+        """End everything that only waits: polls, long polls and queries; what is being changed goes on.
+
+        In a cluster the shards go to the other nodes first, and what waits here for them goes on there.
+        """
+        if self.cluster is not None:
+            await self.cluster.leave()
         await self.matcher.stop()
         self._queries.stop()
         self._histories.stop()
@@ -121,6 +174,8 @@ class Engine:
         await self._outbox.stop()
         await self.background.finish()
         await self._committer.stop()
+        if self.cluster is not None:
+            await self.cluster.stop()
         await self._cache.stop()
         await self._recoveries.stop()
         await self.background.stop()
@@ -183,7 +238,7 @@ class Engine:
             try:
                 await self._runner.submit(key, ResumeOffers(""))
                 return
-            except (Refusal, DataLoss):
+            except (Refusal, DataLoss, Elsewhere):
                 return
             except (ServerError, StoreError) as error:
                 if self._committer.is_stopped:
@@ -191,8 +246,11 @@ class Engine:
                 _logger.warning("a workflow cannot be read anew yet: %s", error, extra={"workflow_id": key.workflow_id})
 
     def fenced(self) -> None:
-        """Stop serving: another process has taken this node's place."""
-        self.fenced_event.set()
+        """Stop serving: another process has taken this node's place. In a cluster it may join anew."""
+        if self.cluster is not None:
+            self.cluster.membership.replaced()
+        else:
+            self.fenced_event.set()
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
@@ -258,7 +316,18 @@ class Engine:
         return PollWorkflowTaskQueueResponse.FromString(data)
 
     async def shutdown_worker(self, namespace_id: str, request: ShutdownWorkerRequest) -> None:
-        """End the polls of a worker that stops, and offer its sticky tasks to others."""
+        """End the polls of a worker that stops, on all nodes, and offer its sticky tasks to others."""
+        self._shut_down_worker(namespace_id, request)
+        if self.cluster is not None:
+            body = msgspec.msgpack.encode((namespace_id, request.SerializeToString()))
+            await self.cluster.ask_all(services.SHUT_DOWN_WORKER, body)
+
+    async def _serve_shutdown(self, asked: services.Asked) -> bytes:
+        namespace_id, request = msgspec.msgpack.decode(asked.body, type=tuple[str, bytes])
+        self._shut_down_worker(namespace_id, ShutdownWorkerRequest.FromString(request))
+        return b""
+
+    def _shut_down_worker(self, namespace_id: str, request: ShutdownWorkerRequest) -> None:
         sticky = QueueKey(namespace_id, request.sticky_task_queue, QueueKind.WORKFLOW)
         self.matcher.shutdown_worker(
             namespace_id,
@@ -270,6 +339,18 @@ class Engine:
             for offer in self.matcher.offers(sticky):
                 key = WorkflowKey(namespace_id, offer.workflow_id)
                 self._publisher.give_up_stickiness(key, offer.run_id, request.sticky_task_queue)
+
+    async def task_queue_pollers(self, key: QueueKey) -> list[PollerInfo]:
+        """Return who polled a task queue in the last minutes, on any node."""
+        return await self._queue_facts.pollers(key)
+
+    async def task_queue_backlog(self, key: QueueKey) -> BacklogStats:
+        """Return how many tasks wait in a task queue, since when, and how fast they come and go, on all nodes."""
+        return await self._queue_facts.backlog(key)
+
+    async def _serve_namespaces(self, asked: services.Asked) -> bytes:
+        await self.namespaces.read_again()
+        return b""
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ from perdure.server.core.checks.names import is_too_long
 from perdure.server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord
+from perdure.server.store.interface import BatchRejected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,13 +54,43 @@ class Clock(Protocol):
         """Return the time in nanoseconds since the epoch."""
 
 
+class Fellows(Protocol):
+    """The other nodes that hold the same namespaces."""
+
+    def require_registry(self) -> None:
+        """Do nothing, if this node is the one that changes namespaces. Raises where another one is."""
+
+    async def tell(self) -> None:
+        """Have the others read the namespaces anew, and wait until those that can be reached have."""
+
+
+class NoFellows:
+    """There is no other node."""
+
+    def require_registry(self) -> None:
+        """See `Fellows.require_registry`."""
+
+    async def tell(self) -> None:
+        """See `Fellows.tell`."""
+
+
 class Namespaces:
-    """The namespaces by name and by id."""
+    """The namespaces by name and by id.
 
-    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_limits", "_store")
+    Args:
+        store: Where they are kept.
+        clock: For the time at which one is made.
+        limits: Of names.
+        fellows: The other nodes that hold them too.
+    """
 
-    def __init__(self, store: NamespaceStore, clock: Clock, limits: Limits | None = None) -> None:
+    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_fellows", "_limits", "_store")
+
+    def __init__(
+        self, store: NamespaceStore, clock: Clock, limits: Limits | None = None, fellows: Fellows | None = None
+    ) -> None:
         self._store = store
+        self._fellows = fellows or NoFellows()
         self._clock = clock
         self._limits = limits or Limits()
         self._by_name: dict[str, NamespaceRecord] = {}
@@ -72,11 +104,18 @@ class Namespaces:
             wanted: Names that must exist besides `default`.
             retention_seconds: How long those registered now keep closed runs.
         """
-        for record in await self._store.list_namespaces():
-            self._hold(record)
+        await self.read_again()
         for name in (DEFAULT_NAMESPACE, *wanted):
             if name not in self._by_name:
-                await self.register(name, retention_seconds=retention_seconds)
+                # Another node may make it at this moment.
+                with suppress(AlreadyExists):
+                    await self.register(name, retention_seconds=retention_seconds)
+
+    async def read_again(self) -> None:
+        """Take in what other nodes have changed. Raises StoreError."""
+        records = await self._store.list_namespaces()
+        self._by_name = {record.name: record for record in records}
+        self._by_id = {record.namespace_id: record for record in records}
 
     def resolve(self, name: str) -> NamespaceRecord:
         """Return the namespace a request names, for anything but new workflows.
@@ -162,8 +201,18 @@ class Namespaces:
                 retention_seconds=retention_seconds,
                 created_at=self._clock.now(),
             )
-            await self._store.save_namespace(record)
+            try:
+                await self._store.save_namespace(record)
+            except BatchRejected as error:
+                # Another node was faster.
+                await self.read_again()
+                if name not in self._by_name:
+                    raise
+                raise AlreadyExists(
+                    f'Namespace "{name}" already exists', detail=NamespaceAlreadyExistsFailure()
+                ) from error
             self._hold(record)
+            await self._fellows.tell()
             return record
 
     async def change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
@@ -177,12 +226,14 @@ class Namespaces:
             NotFound: There is none of that name.
         """
         async with self._changing:
+            self._fellows.require_registry()
             old = self.by_name(name)
             record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
             edit(record)
             if record != old:
                 await self._store.save_namespace(record)
                 self._hold(record)
+                await self._fellows.tell()
             return record
 
     def _absent(self, name: str) -> InvalidArgument | NotFound:

@@ -14,15 +14,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import insort
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from perdure.server.core.errors import NotFound, ServerError
-from perdure.server.core.inputs import Acknowledge, Deliver, Input
-from perdure.server.core.messages import Answer, Message, Outcome, message_of
+from perdure.server.core.errors import ServerError
+from perdure.server.core.inputs import Acknowledge, Input
+from perdure.server.core.messages import Answer, Message, message_of
 from perdure.server.core.records import OutboxRecord, WorkflowKey
+from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import run_for_ever
+from perdure.server.engine.cluster.ownership import Elsewhere, Ownership
+from perdure.server.engine.deliveries import MessageGone
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import Store, StoreError
 
@@ -34,6 +37,13 @@ _RETRY_SECONDS: Final = 1.0
 _BY_NUMBER: Final = attrgetter("number")
 
 Submit = Callable[[WorkflowKey, Input], Awaitable[object]]
+
+
+class Deliver(Protocol):
+    """How a message reaches its receiver; see `Deliveries.deliver`."""
+
+    async def __call__(self, message: Message, *, is_first: bool) -> Answer:
+        """Bring it there and return the answer."""
 
 
 class Pair(NamedTuple):
@@ -50,11 +60,17 @@ class Outbox:
         store: Where the table of messages is.
         settings: Limits.
         submit: Takes an input through the loop; done when that is durable.
+        deliver: Brings a message to its receiver.
+        ownership: Whose messages are this node's.
     """
 
-    def __init__(self, store: Store, settings: EngineSettings, submit: Submit) -> None:
+    def __init__(
+        self, store: Store, settings: EngineSettings, submit: Submit, deliver: Deliver, ownership: Ownership
+    ) -> None:
         self._store = store
         self._submit = submit
+        self._deliver = deliver
+        self._ownership = ownership
         self._room = settings.outbox_messages
         self._room_bytes = settings.outbox_bytes
         self._rescan_seconds = settings.outbox_rescan_seconds
@@ -117,10 +133,17 @@ class Outbox:
     def forget_everything(self) -> None:
         """Read the table anew: the database does not hold what it had confirmed."""
         for queue in self._waiting.values():
-            for message in list(queue):
-                if _name(message) not in self._on_their_way:
-                    queue.remove(message)
-                    self._forget(_name(message))
+            self._leave(queue)
+        self.look_again()
+
+    def release(self, shards: Container[int]) -> None:
+        """Forget the messages of senders whose shards are another node's from now on, unless they are on their way."""
+        for queue in self._waiting.values():
+            if queue and shard_of(queue[0].sender) in shards:
+                self._leave(queue)
+
+    def look_again(self) -> None:
+        """Read the table: this node has come to own more of it."""
         self._has_more_on_disk = True
         self._wake.set()
 
@@ -228,7 +251,15 @@ class Outbox:
         self._on_their_way.add(name)
         try:
             await self._submit_both(message)
+        except MessageGone:
+            _logger.info("a message was answered already", extra={"run_id": message.sender_run_id})
         except Exception as error:
+            if isinstance(error, Elsewhere) and error.shard == shard_of(message.sender):
+                # Another node delivers what is left.
+                self._leave(queue)
+                queue.remove(message)
+                self._forget(name)
+                return True
             self._unsure.add(name)
             _logger.warning(
                 "a message is not delivered yet, trying again: %s",
@@ -239,23 +270,22 @@ class Outbox:
             return False
         finally:
             self._on_their_way.discard(name)
-        queue.remove(message)
+        if message in queue:
+            queue.remove(message)
         self._forget(name)
         return True
 
     async def _submit_both(self, message: Message) -> None:
-        received = None
-        if _name(message) in self._unsure:
-            pair = await self._store.read_pair(message.receiver, message.sender_run_id, message.number)
-            received = pair.inbox
-        given = Deliver(message.body.run_id, message, received)
-        try:
-            answer = await self._submit(message.receiver, given)
-        except NotFound:
-            # The core answers; only a namespace that is not there has nobody to ask.
-            answer = Answer(Outcome.NAMESPACE_NOT_FOUND)
-        assert isinstance(answer, Answer)
+        self._ownership.require(message.sender)
+        answer = await self._deliver(message, is_first=_name(message) not in self._unsure)
         await self._submit(message.sender, Acknowledge(message.sender_run_id, message, answer))
+
+    def _leave(self, queue: list[Message]) -> None:
+        """Forget the messages of a pair, unless they are on their way."""
+        for message in list(queue):
+            if _name(message) not in self._on_their_way:
+                queue.remove(message)
+                self._forget(_name(message))
 
     async def _wait(self, seconds: float) -> None:
         try:

@@ -232,7 +232,6 @@ class Polling:
             # What is left is a started task that nobody has: its timeout brings it back.
             _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
 
-
     async def take_back_tokens(self, task_tokens: Sequence[bytes]) -> None:
         """Take back what was handed out to a caller at another node that has gone."""
         for task_token in task_tokens:

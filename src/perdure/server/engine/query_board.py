@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from temporalio.api.enums.v1 import QueryResultType
 from temporalio.api.errordetails.v1 import QueryFailedFailure
@@ -98,13 +99,17 @@ class QueryBoard:
         if future is not None:
             _raise(future, ResourceExhausted(reason))
 
-    def drop(self, run_ids: list[str]) -> None:
+    def drop(self, run_ids: Iterable[str]) -> None:
         """Tell the callers of runs that left memory to ask again."""
+        self.move(run_ids, Unavailable("the run was read anew while the query waited; ask again"))
+
+    def move(self, run_ids: Iterable[str], reason: ServerError) -> None:
+        """End the wait of the callers of runs with this reason."""
         for run_id in run_ids:
             for query_id in self._query_ids_of_runs.pop(run_id, ()):
                 future = self._callers.get(query_id)
                 if future is not None:
-                    _raise(future, Unavailable("the run was read anew while the query waited; ask again"))
+                    _raise(future, reason)
 
     def stop(self) -> None:
         """Refuse all who wait."""

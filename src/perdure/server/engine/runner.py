@@ -18,6 +18,7 @@ from perdure.server.core.transition import Circumstances
 from perdure.server.core.workflow import Workflow
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.ownership import Ownership
 from perdure.server.engine.committer import Committer, Outcomes
 from perdure.server.engine.namespaces import Namespaces
 from perdure.server.engine.settings import EngineSettings
@@ -43,6 +44,7 @@ class Runner:
         namespaces: Namespaces,
         clock: Clock,
         settings: EngineSettings,
+        ownership: Ownership,
     ) -> None:
         self._cache = cache
         self._committer = committer
@@ -50,6 +52,7 @@ class Runner:
         self._namespaces = namespaces
         self._clock = clock
         self._limits = settings.limits
+        self._ownership = ownership
 
     async def submit(self, key: WorkflowKey, given: Input) -> object:
         """Take an input through the loop.
@@ -67,11 +70,13 @@ class Runner:
 
     async def apply(self, key: WorkflowKey, given: Input) -> Applied:
         """Take an input's step without waiting for it to be durable; for callers that may have to undo it."""
+        self._ownership.require(key)
         self._committer.refuse_if_stopped()
         entity = self._cache.peek(key)
         if entity is None or not entity.has_loaded(given.run_id):
             entity = await self._load(key, given.run_id)
-            # It may have stopped meanwhile: then nobody would write what is collected now.
+            # It may have stopped meanwhile, or given the shard away: then nobody would write what is collected now.
+            self._ownership.require(key)
             self._committer.refuse_if_stopped()
         try:
             step = entity.step(given, self._circumstances(key))

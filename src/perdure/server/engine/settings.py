@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from perdure.server.core.limits import Limits
+from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.matching.settings import MatcherSettings
 
 _MIB = 1024 * 1024
@@ -43,6 +44,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Most events in the reply that hands out a workflow task; the worker reads the rest page by page."""
     pending_queries: int = 10_000
     """Most queries that wait for an answer at the same time."""
+    cluster: ClusterSettings = ClusterSettings()
+    """How several nodes live on one database."""
     limits: Limits = Limits()
     """What requests and runs may be at most."""
     matcher: MatcherSettings = MatcherSettings()

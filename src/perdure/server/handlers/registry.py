@@ -63,6 +63,11 @@ class Method(msgspec.Struct, frozen=True):
     built: bool
     """Whether there is more to the handler than saying that there is none."""
 
+    @property
+    def path(self) -> str:
+        """How a gRPC call names it."""
+        return f"/{self.service}/{self.name}"
+
 
 def _row(handler: Callable[[Server, _Request, Call], Awaitable[_ReplyT]]) -> Handler:
     # The table forgets each handler's own request type. A test compares it with the descriptor's.

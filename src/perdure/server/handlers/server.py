@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from perdure.server.core.records import WorkflowKey
     from perdure.server.core.replies import WorkflowTaskStarted
     from perdure.server.core.tokens import WorkflowTaskToken
-    from perdure.server.engine.matching.matcher import Matcher
+    from perdure.server.engine.matching import BacklogStats, PollerInfo, QueueKey
     from perdure.server.engine.namespaces import Clock, Namespaces
     from perdure.server.store.interface import Store
 
@@ -50,9 +50,11 @@ class Engine(Protocol):
     def clock(self) -> Clock:
         """The wall clock."""
 
-    @property
-    def matcher(self) -> Matcher:
-        """The task queues."""
+    async def task_queue_pollers(self, key: QueueKey) -> list[PollerInfo]:
+        """Return who polled a task queue in the last minutes, one entry per identity, the latest first."""
+
+    async def task_queue_backlog(self, key: QueueKey) -> BacklogStats:
+        """Return how many tasks wait in a task queue, since when, and how fast they come and go."""
 
     async def submit(self, key: WorkflowKey, given: Input) -> object:
         """Take an input through the loop; return its reply once what it saw is durable."""

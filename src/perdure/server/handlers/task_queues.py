@@ -20,7 +20,10 @@ from perdure.server.handlers.fields import check_task_queue
 from perdure.server.handlers.server import Server
 
 if TYPE_CHECKING:
-    from perdure.server.engine.matching.matcher import BacklogStats, Matcher
+    from collections.abc import Sequence
+
+    from perdure.server.engine.matching import BacklogStats
+    from perdure.server.engine.matching import PollerInfo as SeenPoller
 
 _ENHANCED: Final = DescribeTaskQueueMode.DESCRIBE_TASK_QUEUE_MODE_ENHANCED
 _WORKFLOW: Final = TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
@@ -53,11 +56,10 @@ async def describe_task_queue(
 async def _describe_one_type(
     server: Server, namespace_id: str, request: DescribeTaskQueueRequest
 ) -> DescribeTaskQueueResponse:
-    matcher = server.engine.matcher
     key = _key(namespace_id, request.task_queue.name, request.task_queue_type or _WORKFLOW)
-    response = DescribeTaskQueueResponse(pollers=_pollers(matcher, key))
+    response = DescribeTaskQueueResponse(pollers=_shown(await server.engine.task_queue_pollers(key)))
     if request.report_stats or request.include_task_queue_status:
-        backlog = await matcher.backlog(key)
+        backlog = await server.engine.task_queue_backlog(key)
         if request.report_stats:
             response.stats.CopyFrom(_stats(backlog))
             response.stats_by_priority_key[_DEFAULT_PRIORITY].CopyFrom(response.stats)
@@ -70,7 +72,6 @@ async def _describe_one_type(
 async def _describe_types(
     server: Server, namespace_id: str, request: DescribeTaskQueueRequest
 ) -> DescribeTaskQueueResponse:
-    matcher = server.engine.matcher
     response = DescribeTaskQueueResponse()
     # No worker is versioned, so everything is reported under the one version without a name.
     version = response.versions_info[""]
@@ -80,9 +81,9 @@ async def _describe_types(
         key = _key(namespace_id, request.task_queue.name, queue_type)
         info = version.types_info[queue_type]
         if request.report_pollers:
-            info.pollers.extend(_pollers(matcher, key))
+            info.pollers.extend(_shown(await server.engine.task_queue_pollers(key)))
         if request.report_stats:
-            info.stats.CopyFrom(_stats(await matcher.backlog(key)))
+            info.stats.CopyFrom(_stats(await server.engine.task_queue_backlog(key)))
     return response
 
 
@@ -93,9 +94,9 @@ def _key(namespace_id: str, name: str, queue_type: TaskQueueType.ValueType) -> Q
     return QueueKey(namespace_id, name, kind)
 
 
-def _pollers(matcher: Matcher, key: QueueKey) -> list[PollerInfo]:
+def _shown(pollers: Sequence[SeenPoller]) -> list[PollerInfo]:
     shown = []
-    for poller, last_access_at in matcher.pollers(key):
+    for poller, last_access_at in pollers:
         info = PollerInfo(identity=poller.identity, rate_per_second=poller.rate_per_second)
         set_time(info.last_access_time, last_access_at)
         if poller.worker_version_capabilities is not None:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from perdure.server.engine.matching import Matcher, MatcherSettings, Offer, Poller, QueueKey, QueueKind
+from perdure.server.engine.matching import Matcher, MatcherSettings, Offer, Poller, QueueKey, QueueKind, Visit
 from perdure.server.store.interface import Backlog, ReadyTask, StoreUnavailable
 from tests.virtual_time import EPOCH_NS, VirtualClock, settle
 
@@ -103,16 +103,23 @@ def after(seconds: float) -> float:
 def start_poll(
     matcher: Matcher, key: QueueKey = WORKFLOWS, poller: Poller = WORKER, seconds: float = 60
 ) -> asyncio.Task[Offer | None]:
-    return asyncio.create_task(matcher.poll(key, poller, after(seconds)))
+    return asyncio.create_task(poll_once(matcher, key, poller, after(seconds)))
+
+
+async def poll_once(matcher: Matcher, key: QueueKey, poller: Poller, deadline: float) -> Offer | None:
+    """Poll where there is no other node."""
+    offer = await matcher.poll(key, poller, deadline)
+    assert not isinstance(offer, Visit)
+    return offer
 
 
 async def parked_poll(
     matcher: Matcher, key: QueueKey = WORKFLOWS, poller: Poller = WORKER, seconds: float = 60
 ) -> asyncio.Task[Offer | None]:
-    poll = start_poll(matcher, key, poller, seconds)
+    parked = start_poll(matcher, key, poller, seconds)
     await settle()
-    assert not poll.done()
-    return poll
+    assert not parked.done()
+    return parked
 
 
 async def warm_up(matcher: Matcher, key: QueueKey = WORKFLOWS) -> None:

@@ -19,6 +19,7 @@ from tests.server.engine.matching.fakes import (
     FakeIndex,
     after,
     parked_poll,
+    poll_once,
     running,
     start_poll,
     task,
@@ -55,7 +56,7 @@ async def test_a_task_offered_before_anybody_polled_is_found() -> None:
         index.commit(WORKFLOWS, task(1))
         matcher.offer(WORKFLOWS, task(1))
         assert matcher.offers(WORKFLOWS) == []
-        assert await matcher.poll(WORKFLOWS, WORKER, after(60)) == task(1)
+        assert await poll_once(matcher, WORKFLOWS, WORKER, after(60)) == task(1)
 
 
 @in_virtual_time
@@ -71,7 +72,7 @@ async def test_a_backlog_far_beyond_the_window_is_worked_off_in_order() -> None:
         assert len(matcher.offers(WORKFLOWS)) == 10
         taken: list[Offer] = []
         for _ in tasks:
-            polled = await matcher.poll(WORKFLOWS, WORKER, after(60))
+            polled = await poll_once(matcher, WORKFLOWS, WORKER, after(60))
             assert polled is not None
             index.remove(WORKFLOWS, polled)
             matcher.started(WORKFLOWS, polled)
@@ -90,7 +91,7 @@ async def test_many_pollers_get_a_backlog_of_tasks_whose_starts_are_not_written(
     async with running(index, settings) as matcher:
 
         async def work() -> None:
-            while (offer := await matcher.poll(WORKFLOWS, WORKER, after(5))) is not None:
+            while (offer := await poll_once(matcher, WORKFLOWS, WORKER, after(5))) is not None:
                 await asyncio.sleep(0)
                 matcher.started(WORKFLOWS, offer)
                 taken.append(offer)
@@ -122,7 +123,7 @@ async def test_an_unexpected_error_of_a_read_stops_nothing(caplog: pytest.LogCap
     index.commit(WORKFLOWS, task(1))
     index.failures = 1
     async with running(index) as matcher:
-        assert await matcher.poll(WORKFLOWS, WORKER, after(60)) == task(1)
+        assert await poll_once(matcher, WORKFLOWS, WORKER, after(60)) == task(1)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -226,7 +227,7 @@ async def test_nothing_is_lost_under_random_load_without_the_rescan(seed: int) -
 
         async def work() -> None:
             while True:
-                offer = await matcher.poll(WORKFLOWS, WORKER, after(random.choice([0.005, 0.05, 60])))
+                offer = await poll_once(matcher, WORKFLOWS, WORKER, after(random.choice([0.005, 0.05, 60])))
                 if offer is not None and random.random() < 0.1:
                     matcher.give_back(WORKFLOWS, offer)
                 elif offer is not None:

@@ -16,6 +16,7 @@ from tests.server.engine.matching.fakes import (
     FakeIndex,
     after,
     parked_poll,
+    poll_once,
     query,
     running,
     task,
@@ -142,10 +143,10 @@ async def test_the_backlog_is_what_waits_and_not_what_workers_have() -> None:
     index = FakeIndex()
     index.commit(WORKFLOWS, *(task(number) for number in range(4)))
     async with running(index) as matcher:
-        started = await matcher.poll(WORKFLOWS, WORKER, after(60))
+        started = await poll_once(matcher, WORKFLOWS, WORKER, after(60))
         assert started is not None
         matcher.started(WORKFLOWS, started)
-        await matcher.poll(WORKFLOWS, WORKER, after(60))
+        await poll_once(matcher, WORKFLOWS, WORKER, after(60))
         await asyncio.sleep(7)
         stats = await matcher.backlog(WORKFLOWS)
         assert stats.approximate_backlog_count == 2
@@ -174,7 +175,7 @@ async def test_rates_count_tasks_added_and_started_but_no_stale_ones_and_no_quer
             matcher.offer(WORKFLOWS, task(number))
         matcher.offer(WORKFLOWS, query(1))
         for number in range(6):
-            offer = await matcher.poll(WORKFLOWS, WORKER, after(60))
+            offer = await poll_once(matcher, WORKFLOWS, WORKER, after(60))
             assert offer is not None
             (matcher.started if number % 2 else matcher.stale)(WORKFLOWS, offer)
         await asyncio.sleep(9.999)

@@ -23,6 +23,7 @@ from perdure.server.core.limits import Limits
 from perdure.server.engine.namespaces import Namespaces
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
 from perdure.server.handlers.call import Call
+from perdure.server.handlers.dispatch import Dispatcher
 from perdure.server.handlers.registry import OPERATOR_SERVICE, WORKFLOW_SERVICE, Method, Reply, methods
 from perdure.server.handlers.server import Engine, Server
 from perdure.server.store.interface import StoreUnavailable
@@ -67,8 +68,9 @@ def server_with(limits: Limits | None = None) -> Server:
 async def running(served: OneHandler | Sequence[Method], limits: Limits | None = None) -> AsyncIterator[Running]:
     if callable(served):
         served = [Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, served, True)]
-    frontend = GrpcFrontend(server_with(limits), served, address="127.0.0.1:0")
-    port = await frontend.start()
+    frontend = GrpcFrontend(served, address="127.0.0.1:0", message_size=(limits or Limits()).message_size)
+    port = await frontend.bind()
+    await frontend.start(Dispatcher(server_with(limits), served))
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Running(frontend, channel, port)
@@ -293,9 +295,9 @@ async def test_reflection_lists_the_services_and_knows_their_types() -> None:
 
 async def test_a_port_that_is_taken_is_an_error() -> None:
     async with running(version_1) as client:
-        second = GrpcFrontend(server_with(), [], address=f"127.0.0.1:{client.port}")
+        second = GrpcFrontend([], address=f"127.0.0.1:{client.port}")
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{client.port}"):
-            await second.start()
+            await second.bind()
         await second.stop(0)
 
 
@@ -326,8 +328,9 @@ async def test_calls_beyond_the_limit_are_refused() -> None:
         return b""
 
     method = Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, handler, True)
-    frontend = GrpcFrontend(server_with(), [method], address="127.0.0.1:0", concurrent_calls_max=1)
-    port = await frontend.start()
+    frontend = GrpcFrontend([method], address="127.0.0.1:0", concurrent_calls_max=1)
+    port = await frontend.bind()
+    await frontend.start(Dispatcher(server_with(), [method]))
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             client = Running(frontend, channel, port)

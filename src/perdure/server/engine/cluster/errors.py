@@ -43,7 +43,7 @@ def _detail(frame: Failed) -> Message | None:
     if not frame.detail_type:
         return None
     try:
-        kind = symbol_database.Default().GetSymbol(frame.detail_type)  # type: ignore[no-untyped-call]  # no type hints
+        kind = symbol_database.Default().GetSymbol(frame.detail_type)
     except KeyError:
         return None
     message = kind.FromString(frame.detail)

@@ -33,8 +33,8 @@ from perdure.server.engine.cluster.settings import ClusterSettings
 
 _logger = logging.getLogger(__name__)
 
-Late = Callable[[bytes], None]
-"""What is done with the answer to a call whose caller has gone."""
+Late = Callable[["Link", bytes], None]
+"""What is done with the answer to a call whose caller has gone, given with the link it came over."""
 
 _MESSAGE_BYTES = 1024 * 1024
 """About how much is written to a stream at once."""
@@ -155,6 +155,12 @@ class Link:
         finally:
             self._waiting.pop(number, None)
 
+    def tell(self, service: str, body: bytes) -> None:
+        """Make a call whose answer nobody waits for."""
+        if not self._is_down:
+            self._count += 1
+            self._send(Call(self._count, service, body, None))
+
     def cast(self, topic: str, body: bytes) -> None:
         """Tell the peer news. What is said while the link is down is not heard."""
         if not self._is_down:
@@ -164,7 +170,7 @@ class Link:
         if waiting.future.done() and not waiting.future.cancelled() and waiting.future.exception() is None:
             # The answer came in the same turn as the cancellation.
             if waiting.late is not None:
-                waiting.late(waiting.future.result())
+                waiting.late(self, waiting.future.result())
             return
         if self._is_down:
             return
@@ -196,7 +202,7 @@ class Link:
         if waiting is None or waiting.future.done():
             late = self._late.pop(frame.number, None)
             if late is not None and isinstance(frame, Reply):
-                late(frame.body)
+                late(self, frame.body)
         elif isinstance(frame, Reply):
             waiting.future.set_result(frame.body)
         else:

@@ -1,4 +1,4 @@
-"""A node's life as a member: it prolongs its lease, learns who owns what, gives shards away and takes those of the dead.
+"""A node's life as a member: prolongs its lease, learns who owns what, gives shards away, takes those of the dead.
 
 The database is the only authority. Every change of ownership is a transaction there, and every node follows what it
 reads; what nodes tell each other only makes them read sooner. Two changes exist:
@@ -266,7 +266,7 @@ class Membership:
             _logger.info("this node serves %d shards more", len(gained))
 
     def _seconds_to_next_end(self, view: ClusterView) -> float:
-        """Return in how long the lease of another may end, at least; by the database's clock, as told by our own row."""
+        """Return in how long the lease of another may end, by the database's clock as our own row tells it."""
         own = [member.lease_until for member in view.members if member.node == self.node]
         others = [member.lease_until for member in view.members if member.node != self.node]
         if not own or not others:

@@ -17,7 +17,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     renewals_per_lease: int = 5
     """How often a node prolongs its lease within one lease."""
     patience_seconds: float = 10.0
-    """How long a request waits for its shard to have an owner that can be reached, before its caller is told to retry."""
+    """How long a request waits for its shard to have an owner within reach, before its caller is told to retry."""
     dial_retry_seconds: float = 0.25
     """Pause before another node is dialled again."""
     dial_timeout_seconds: float = 2.0

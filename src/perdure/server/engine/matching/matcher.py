@@ -22,10 +22,11 @@ from typing import NamedTuple, Protocol
 
 from perdure.server.core.errors import ResourceExhausted
 from perdure.server.engine.background import run_for_ever
-from perdure.server.engine.matching.poller_history import Poller, PollerHistory, PollerInfo
+from perdure.server.engine.matching.loaded_queue import LoadedQueue, ParkedPoll, Visit
+from perdure.server.engine.matching.neighbours import Neighbours
+from perdure.server.engine.matching.poller_history import Poller, PollerInfo
 from perdure.server.engine.matching.settings import MatcherSettings
-from perdure.server.engine.matching.task_queue import Handover, Offer, QueueKey, QueueKind, TaskQueue
-from perdure.server.engine.matching.task_rate import TaskRate
+from perdure.server.engine.matching.task_queue import Handover, Offer, QueueKey, QueueKind
 from perdure.server.store.interface import Backlog, ReadyTask, StoreError
 
 STICKY_WORKER_GONE_SECONDS = 10.0
@@ -66,98 +67,6 @@ class BacklogStats(NamedTuple):
     tasks_dispatch_rate: float
 
 
-class Visit(NamedTuple):
-    """What a poll is given instead of an offer: go to this node, which has tasks for it."""
-
-    node: str
-
-
-class Neighbours(Protocol):
-    """The other nodes of a cluster, as far as task queues concern them; see `cluster/queues.py`."""
-
-    def polled(self, key: QueueKey) -> None:
-        """Note that a poll of a queue has come to this node."""
-
-    def source(self, key: QueueKey, *, has_local: bool) -> str | None:
-        """Return the node that a poll is to visit now, None where it should see to this node's own tasks."""
-
-    def returns(self, key: QueueKey, node: str, left: int | None) -> None:
-        """Note how many tasks a visit says to be left there; None where it says nothing."""
-
-    def polls(self, key: QueueKey) -> bool:
-        """Return whether another node polls a queue."""
-
-    def left_over(self, key: QueueKey, count: int) -> None:
-        """Note that this node holds offers for a queue, for which no poll waits here."""
-
-
-class _ParkedPoll:
-    """A poll that waits; its future is resolved with None where it gets nothing."""
-
-    __slots__ = ("deadline", "future", "poller", "worker_gone")
-
-    def __init__(self, poller: Poller, deadline: float, future: asyncio.Future[Offer | Visit | None]) -> None:
-        self.poller = poller
-        self.deadline = deadline
-        self.future = future
-        self.worker_gone = False
-
-    def waiting(self) -> bool:
-        return not self.future.done()
-
-    def end_empty(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-
-class _LoadedQueue:
-    """A queue in memory with what is known around it."""
-
-    __slots__ = ("added", "alarm", "alarm_at", "dispatched", "key", "last_poll_at", "pollers", "sticky", "tasks")
-
-    def __init__(self, key: QueueKey, settings: MatcherSettings, now: float) -> None:
-        self.key = key
-        self.tasks: TaskQueue[_ParkedPoll] = TaskQueue(
-            window_offers=settings.window_offers,
-            refill_offers=settings.refill_offers,
-            max_queries=settings.max_queries,
-            answered_seconds=settings.answered_seconds,
-            max_answered=settings.max_answered,
-        )
-        self.pollers = PollerHistory(seconds=settings.poller_history_seconds, limit=settings.max_pollers_shown)
-        self.added = TaskRate(now)
-        self.dispatched = TaskRate(now)
-        self.last_poll_at = now
-        self.sticky = False
-        self.alarm: asyncio.TimerHandle | None = None
-        self.alarm_at = 0.0
-
-    def watch(self, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        """Have parked polls end at their deadline: one timer for all, at the first one it was told of."""
-        if self.alarm is not None:
-            if self.alarm_at <= deadline:
-                return
-            self.alarm.cancel()
-        self.alarm_at = deadline
-        self.alarm = loop.call_at(deadline, self._end_overdue, loop)
-
-    def unwatch(self) -> None:
-        """Stop the timer."""
-        if self.alarm is not None:
-            self.alarm.cancel()
-            self.alarm = None
-
-    def _end_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.alarm = None
-        now = loop.time()
-        for poll in self.tasks.parked:
-            # The timer may have fired a moment early, or for a poll that had an offer long ago.
-            if poll.deadline <= now:
-                poll.end_empty()
-            else:
-                self.watch(poll.deadline, loop)
-
-
 class Matcher:
     """All task queues of this node.
 
@@ -179,8 +88,8 @@ class Matcher:
         self._clock = clock
         self._neighbours = neighbours
         self._settings = settings or MatcherSettings()
-        self._queues: dict[QueueKey, _LoadedQueue] = {}
-        self._refills_due: asyncio.Queue[_LoadedQueue] = asyncio.Queue()
+        self._queues: dict[QueueKey, LoadedQueue] = {}
+        self._refills_due: asyncio.Queue[LoadedQueue] = asyncio.Queue()
         self._shut_down_workers: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
@@ -423,11 +332,11 @@ class Matcher:
             self._loop = asyncio.get_running_loop()
         return self._loop.time()
 
-    def _load(self, key: QueueKey) -> _LoadedQueue:
-        loaded = self._queues[key] = _LoadedQueue(key, self._settings, self._loop_time())
+    def _load(self, key: QueueKey) -> LoadedQueue:
+        loaded = self._queues[key] = LoadedQueue(key, self._settings, self._loop_time())
         return loaded
 
-    def _report_left_over(self, loaded: _LoadedQueue) -> None:
+    def _report_left_over(self, loaded: LoadedQueue) -> None:
         """Tell the neighbours of offers that no poll waits for here, or see whether there are more on the disk."""
         assert self._neighbours is not None, "there is nobody to tell"
         count = loaded.tasks.offer_count
@@ -436,18 +345,18 @@ class Matcher:
         elif self._neighbours.polls(loaded.key):
             self._refill_soon(loaded)
 
-    def _hand_over(self, handover: Handover[_ParkedPoll] | None) -> None:
+    def _hand_over(self, handover: Handover[ParkedPoll] | None) -> None:
         if handover is not None:
             handover.poll.future.set_result(handover.offer)
 
-    async def _park(self, loaded: _LoadedQueue, poller: Poller, deadline: float) -> Offer | Visit | None:
+    async def _park(self, loaded: LoadedQueue, poller: Poller, deadline: float) -> Offer | Visit | None:
         assert self._loop is not None, "the time of the poll was looked up"
         if loaded.tasks.parked_count >= self._settings.max_parked_polls:
             raise ResourceExhausted(
                 f"task queue {loaded.key.name} has {self._settings.max_parked_polls} waiting polls, "
                 "as many as it may have: run fewer pollers per worker"
             )
-        poll = _ParkedPoll(poller, deadline, self._loop.create_future())
+        poll = ParkedPoll(poller, deadline, self._loop.create_future())
         loaded.tasks.park(poll)
         loaded.watch(deadline, self._loop)
         try:
@@ -483,7 +392,7 @@ class Matcher:
         if len(self._shut_down_workers) > self._settings.max_shut_down_workers:
             self._shut_down_workers.popitem(last=False)
 
-    def _refill_soon(self, loaded: _LoadedQueue) -> None:
+    def _refill_soon(self, loaded: LoadedQueue) -> None:
         if loaded.tasks.refill_due():
             self._refills_due.put_nowait(loaded)
 
@@ -500,7 +409,7 @@ class Matcher:
             await asyncio.sleep(self._settings.refill_retry_seconds)
             self._refills_due.put_nowait(loaded)
 
-    async def _refill(self, loaded: _LoadedQueue) -> None:
+    async def _refill(self, loaded: LoadedQueue) -> None:
         limit = loaded.tasks.begin_refill(self._loop_time())
         rows = await self._ready_tasks(loaded.key, limit)
         for handover in loaded.tasks.end_refill(map(_offer_of, rows), limit):
@@ -544,7 +453,7 @@ class Matcher:
                 loaded.tasks.doubt()
                 self._refill_soon(loaded)
 
-    def _is_polled(self, loaded: _LoadedQueue, now: float) -> bool:
+    def _is_polled(self, loaded: LoadedQueue, now: float) -> bool:
         if loaded.tasks.parked_count or now - loaded.last_poll_at < self._settings.rescan_seconds:
             return True
         return self._neighbours is not None and self._neighbours.polls(loaded.key)
@@ -554,7 +463,7 @@ def _offer_of(row: ReadyTask) -> Offer:
     return Offer(row.workflow_id, row.run_id, row.scheduled_event_id, "", row.ready_at)
 
 
-def _end_polls(loaded: _LoadedQueue, of_whom: Callable[[Poller], bool]) -> int:
+def _end_polls(loaded: LoadedQueue, of_whom: Callable[[Poller], bool]) -> int:
     polls = [poll for poll in loaded.tasks.parked if poll.waiting() and of_whom(poll.poller)]
     for poll in polls:
         poll.worker_gone = True
@@ -563,7 +472,7 @@ def _end_polls(loaded: _LoadedQueue, of_whom: Callable[[Poller], bool]) -> int:
     return len(polls)
 
 
-def _waiting(rows: list[ReadyTask], loaded: _LoadedQueue | None) -> list[ReadyTask]:
+def _waiting(rows: list[ReadyTask], loaded: LoadedQueue | None) -> list[ReadyTask]:
     if loaded is None:
         return rows
     return [row for row in rows if not loaded.tasks.is_under_way(row.run_id, row.scheduled_event_id)]

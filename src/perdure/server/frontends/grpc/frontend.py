@@ -20,17 +20,22 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from perdure.server.core.errors import InvalidArgument, ServerError, Unavailable
 from perdure.server.frontends.grpc.call import GrpcCall
 from perdure.server.frontends.grpc.status import DETAILS_KEY, CallStatus, status_of
+from perdure.server.frontends.grpc.streams import ServedStream
 from perdure.server.store.interface import StoreUnavailable
 
 if TYPE_CHECKING:
+    from perdure.server.frontends.grpc.streams import StreamHandler
+    from perdure.server.handlers.dispatch import Dispatcher
     from perdure.server.handlers.registry import Method
-    from perdure.server.handlers.server import Server
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 CONCURRENT_CALLS_MAX: Final = 50_000
 """Calls in progress at once, parked polls included (24 KB each); more are refused as RESOURCE_EXHAUSTED."""
+
+MESSAGE_SIZE: Final = 4 * 1024 * 1024
+"""Most bytes of a request."""
 
 _KEEPALIVE_MS: Final = 60_000
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
@@ -41,43 +46,51 @@ class GrpcFrontend:
     """Serves a list of methods over gRPC, with health and reflection beside them.
 
     Args:
-        server: What the handlers work with.
         methods: What to serve; as a rule `registry.methods()`.
         address: Host and port; port 0 takes a free one.
         concurrent_calls_max: Calls in progress at once.
+        message_size: Most bytes of a request.
     """
 
     def __init__(
         self,
-        server: Server,
         methods: Sequence[Method],
         *,
         address: str = DEFAULT_ADDRESS,
         concurrent_calls_max: int = CONCURRENT_CALLS_MAX,
+        message_size: int = MESSAGE_SIZE,
     ) -> None:
-        self._server = server
         self._methods = methods
         self._services = sorted({method.service for method in methods})
         self._address = address
         self._concurrent_calls_max = concurrent_calls_max
+        self._message_size = message_size
         self._health = health.aio.HealthServicer()
         self._grpc: grpc.aio.Server | None = None
 
-    async def start(self) -> int:
-        """Listen and begin to serve; return the port.
+    async def bind(self) -> int:
+        """Take the port and return it; calls are answered once `start` was called.
 
         Raises:
             OSError: The address cannot be bound.
         """
         self._grpc = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=self._concurrent_calls_max)
-        self._grpc.add_generic_rpc_handlers((_Methods(self._server, self._methods),))
-        await self._add_health_and_reflection(self._grpc)
         try:
-            port = self._grpc.add_insecure_port(self._address)
+            return self._grpc.add_insecure_port(self._address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: {error}") from error
+
+    async def start(self, dispatcher: Dispatcher, streams: Mapping[str, StreamHandler] | None = None) -> None:
+        """Begin to serve, on the port that was bound.
+
+        Args:
+            dispatcher: What answers calls.
+            streams: Who serves raw streams, by path.
+        """
+        assert self._grpc is not None, "bind first"
+        self._grpc.add_generic_rpc_handlers((_Methods(dispatcher, self._methods), _Streams(streams or {})))
+        await self._add_health_and_reflection(self._grpc)
         await self._grpc.start()
-        return port
 
     async def report(self, *, is_ready: bool) -> None:
         """Have the health service tell whether calls can be answered; those that come are answered all the same."""
@@ -102,7 +115,7 @@ class GrpcFrontend:
 
     def _options(self) -> list[tuple[str, int]]:
         return [
-            ("grpc.max_receive_message_length", self._server.limits.message_size),
+            ("grpc.max_receive_message_length", self._message_size),
             ("grpc.max_send_message_length", -1),
             # Without this a second server could take the same port and half of the calls.
             ("grpc.so_reuseport", 0),
@@ -137,10 +150,22 @@ class _GenericOnly:
 class _Methods(grpc.GenericRpcHandler):
     """Finds the handler of a call by its path."""
 
-    def __init__(self, server: Server, methods: Sequence[Method]) -> None:
+    def __init__(self, dispatcher: Dispatcher, methods: Sequence[Method]) -> None:
         self._by_path: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            f"/{method.service}/{method.name}": grpc.unary_unary_rpc_method_handler(_behaviour(server, method))
-            for method in methods
+            method.path: grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, method)) for method in methods
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Return the handler of a path, None where nothing is served there."""
+        return self._by_path.get(handler_call_details.method)
+
+
+class _Streams(grpc.GenericRpcHandler):
+    """Finds the handler of a raw stream by its path."""
+
+    def __init__(self, streams: Mapping[str, StreamHandler]) -> None:
+        self._by_path: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            path: grpc.stream_stream_rpc_method_handler(_stream_behaviour(handler)) for path, handler in streams.items()
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
@@ -151,14 +176,17 @@ class _Methods(grpc.GenericRpcHandler):
 _Behaviour = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
 
 
-def _behaviour(server: Server, method: Method) -> _Behaviour:
-    handler = method.handler
-    parse = method.request_class.FromString
+def _stream_behaviour(handler: StreamHandler) -> Callable[..., Awaitable[None]]:
+    async def serve(requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        await handler(ServedStream(context))
 
+    return serve
+
+
+def _behaviour(dispatcher: Dispatcher, method: Method) -> _Behaviour:
     async def serve(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
-            reply = await handler(server, parse(data), GrpcCall(context))
-            return reply if isinstance(reply, bytes) else reply.SerializeToString()
+            return await dispatcher.serve(method, data, GrpcCall(context))
         except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
             status = _status(error, method)
         await context.abort(status.code, status.message, _trailers(status))

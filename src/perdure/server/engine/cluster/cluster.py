@@ -1,0 +1,200 @@
+"""A node's cluster, put together: its membership, its links, and what goes over them.
+
+The engine is attached to it and is told what it gains and loses; it must never know a workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from perdure.server.core.errors import ServerError
+from perdure.server.engine.background import run_for_ever
+from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.forwarding import Forwarding
+from perdure.server.engine.cluster.frames import PROTOCOL, Hello
+from perdure.server.engine.cluster.lease import Lease
+from perdure.server.engine.cluster.link import ByteStream, Link
+from perdure.server.engine.cluster.links import Dialer, Links
+from perdure.server.engine.cluster.membership import Membership
+from perdure.server.engine.cluster.ownership import ShardOwnership
+from perdure.server.engine.cluster.queues import BUSY, KNOCK, POLLS, NeighbourQueues
+from perdure.server.engine.cluster.services import NodeServices
+from perdure.server.engine.cluster.settings import ClusterSettings
+from perdure.server.store.interface import Claim, ClusterStore, ClusterView, Member, ShardMove
+
+_logger = logging.getLogger(__name__)
+
+_VIEW_CHANGED: Final = "view changed"
+
+
+class Node(Protocol):
+    """The engine, as its cluster knows it."""
+
+    def gained(self, shards: frozenset[int]) -> None:
+        """This node serves shards that it did not serve before."""
+
+    def released(self, shards: frozenset[int]) -> None:
+        """This node does not serve these shards any more: forget what is held of them."""
+
+    async def give_away(self, moves: Sequence[ShardMove]) -> None:
+        """Write the moves behind all that is collected for their shards."""
+
+    def replaced(self) -> None:
+        """This node's place was taken: forget everything."""
+
+    def resume(self, claim: Claim) -> None:
+        """Begin to write again, as the holder of a new claim."""
+
+    def give_up(self) -> None:
+        """End the process: another one uses this node's name."""
+
+    def linked(self) -> None:
+        """Another node can be reached that could not: what was announced meanwhile may have been missed."""
+
+
+class Cluster:
+    """One node among others.
+
+    Args:
+        store: Where the cluster's state is.
+        clock: Time and fresh ids.
+        node: This node's name: the address, as host:port, at which the others reach it.
+        release: The release it runs, for people.
+        dialer: How to reach others.
+        settings: Limits and times.
+    """
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        clock: Clock,
+        node: str,
+        release: str,
+        dialer: Dialer,
+        settings: ClusterSettings,
+    ) -> None:
+        self.node = node
+        self._settings = settings
+        lease = Lease(clock.uptime, settings.lease_seconds, settings.lease_margin)
+        self.ownership = ShardOwnership(node, lease)
+        self.services = NodeServices()
+        self.membership = Membership(store, clock, node, release, lease, self.ownership, self, settings)
+        self.links = Links(self._hello, dialer, self.services, self, self.membership.look, settings)
+        self.queues = NeighbourQueues(self.links.peers)
+        self.forwarding = Forwarding(node, self.ownership, self.links, self.membership.look_soon, settings)
+        self._node: Node
+        self._sweep: asyncio.Task[None] | None = None
+        self.services.listen((POLLS, KNOCK, BUSY), self.queues.heard)
+        self.services.listen((_VIEW_CHANGED,), lambda peer, topic, body: self.membership.look_soon())
+
+    def attach(self, node: Node) -> None:
+        """Take the engine of this node, before anything else."""
+        self._node = node
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    async def join(self) -> Claim:
+        """Become a member; see `Membership.join`."""
+        return await self.membership.join()
+
+    async def start(self) -> None:
+        """Serve this node's shards, and begin to live with the others."""
+        await self.membership.start()
+        self._sweep = run_for_ever(self._sweep_for_ever(), "sweep of polled queues")
+
+    async def leave(self) -> None:
+        """Give all shards away; what is in progress goes on, and what comes is passed on."""
+        await self.membership.leave()
+
+    async def stop(self) -> None:
+        """End this node's part in the cluster."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            await asyncio.gather(self._sweep, return_exceptions=True)
+        await self.membership.stop()
+        self.tell_of_change()
+        # News leave in the next turn of the loop; then the streams may end.
+        await asyncio.sleep(0)
+        await self.links.stop()
+
+    async def accept(self, stream: ByteStream) -> None:
+        """Serve a stream that another node has opened, until it ends."""
+        await self.links.accept(stream)
+
+    async def ask_all(self, service: str, body: bytes) -> list[bytes]:
+        """Ask all nodes that can be reached; return the answers of those that answer in time."""
+        deadline = asyncio.get_running_loop().time() + self._settings.ask_timeout_seconds
+        asked = [self._ask(link, service, body, deadline) for link in self.links.peers()]
+        return [answer for answer in await asyncio.gather(*asked) if answer is not None]
+
+    async def _ask(self, link: Link, service: str, body: bytes, deadline: float) -> bytes | None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await link.call(service, body, deadline=deadline)
+        except (ServerError, TimeoutError) as error:
+            _logger.info("node %s does not answer %r: %s", link.peer, service, error)
+            return None
+
+    @property
+    def view(self) -> ClusterView:
+        """The members and the owners of all shards, as last read."""
+        return self.membership.view
+
+    # --- for the membership -------------------------------------------------------------------------------------------
+
+    def gained(self, shards: frozenset[int]) -> None:
+        """See `Node.gained`."""
+        self._node.gained(shards)
+
+    def released(self, shards: frozenset[int]) -> None:
+        """See `Node.released`."""
+        self._node.released(shards)
+
+    async def give_away(self, moves: Sequence[ShardMove]) -> None:
+        """See `Node.give_away`."""
+        await self._node.give_away(moves)
+
+    def replaced(self) -> None:
+        """See `Node.replaced`."""
+        self._node.replaced()
+
+    def resume(self, claim: Claim) -> None:
+        """See `Node.resume`."""
+        self._node.resume(claim)
+
+    def give_up(self) -> None:
+        """See `Node.give_up`."""
+        self._node.give_up()
+
+    def members_changed(self, members: Sequence[Member]) -> None:
+        """Have links to all other members."""
+        self.links.set_members({member.node: member.session for member in members if member.node != self.node})
+
+    def tell_of_change(self) -> None:
+        """Have the other nodes read the view anew."""
+        self.links.cast(_VIEW_CHANGED, b"")
+
+    # --- for the links ------------------------------------------------------------------------------------------------
+
+    def linked(self, link: Link) -> None:
+        """Begin anew with a node that can be reached."""
+        _logger.info("linked with node %s", link.peer)
+        self.queues.linked(link)
+        self._node.linked()
+
+    def unlinked(self, peer: str) -> None:
+        """Forget what is known of a node that cannot be reached, and look whether it lives."""
+        _logger.info("node %s cannot be reached", peer)
+        self.queues.unlinked(peer)
+        self.membership.look_soon()
+
+    def _hello(self) -> Hello:
+        return Hello(self.node, self.membership.session, PROTOCOL, self.membership.release)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.queue_sweep_seconds)
+            self.queues.sweep()

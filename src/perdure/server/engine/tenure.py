@@ -1,0 +1,105 @@
+"""What gaining and losing shards does to the parts of this node's engine.
+
+What is gained is read from the store's indexes. What is lost is forgotten: entities, their waiters and queries, their
+messages. Offers and alarms of lost shards may stay: whoever follows one finds that it is another node's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from perdure.server.core.records import WorkflowKey
+from perdure.server.core.shards import shard_of
+from perdure.server.engine.alarms import Alarms
+from perdure.server.engine.background import Background
+from perdure.server.engine.cache import Cache
+from perdure.server.engine.cluster.ownership import Elsewhere
+from perdure.server.engine.committer import Committer
+from perdure.server.engine.matching import Matcher
+from perdure.server.engine.namespaces import Namespaces
+from perdure.server.engine.outbox import Outbox
+from perdure.server.engine.query_board import QueryBoard
+from perdure.server.engine.waiters import Waiters
+from perdure.server.store.interface import Claim, ShardMove
+
+
+class Tenure:
+    """The engine of one node, as its cluster knows it."""
+
+    def __init__(
+        self,
+        *,
+        cache: Cache,
+        committer: Committer,
+        matcher: Matcher,
+        alarms: Alarms,
+        outbox: Outbox,
+        waiters: Waiters,
+        queries: QueryBoard,
+        namespaces: Namespaces,
+        background: Background,
+        fenced: asyncio.Event,
+    ) -> None:
+        self._cache = cache
+        self._committer = committer
+        self._matcher = matcher
+        self._alarms = alarms
+        self._outbox = outbox
+        self._waiters = waiters
+        self._queries = queries
+        self._namespaces = namespaces
+        self._background = background
+        self._fenced = fenced
+
+    def gained(self, shards: frozenset[int]) -> None:
+        """Read what this node has come to own."""
+        # What is in memory of these shards, or being read, may be older than what another node has written since.
+        self._forget(self._held(shards))
+        self._matcher.look_everywhere()
+        self._alarms.look_again()
+        self._outbox.look_again()
+
+    def released(self, shards: frozenset[int]) -> None:
+        """Forget what is held of shards that are another node's from now on."""
+        self._outbox.release(shards)
+        self._forget(self._held(shards))
+
+    async def give_away(self, moves: Sequence[ShardMove]) -> None:
+        """Write the moves behind all that is collected for their shards."""
+        await self._committer.give_away(moves)
+
+    def replaced(self) -> None:
+        """Forget everything."""
+        self._outbox.forget_everything()
+        self._alarms.forget_everything()
+        self._forget(self._cache.keys())
+        self._waiters.wake_all()
+
+    def resume(self, claim: Claim) -> None:
+        """Begin to write again, as the holder of a new claim."""
+        self._committer.resume(claim)
+
+    def give_up(self) -> None:
+        """Stop serving: another process uses this node's name."""
+        self._fenced.set()
+
+    def linked(self) -> None:
+        """Read the namespaces anew: a change may not have been heard."""
+        self._background.start(self._namespaces.read_again(), "reading of namespaces")
+
+    def _held(self, shards: frozenset[int]) -> list[WorkflowKey]:
+        keys = self._cache.keys()
+        return [key for key in keys if shard_of(key) in shards]
+
+    def _forget(self, keys: Sequence[WorkflowKey]) -> None:
+        self._cache.begin_era()
+        for key in keys:
+            entity = self._cache.peek(key)
+            if entity is None:
+                continue
+            run_ids = list(entity.runs)
+            self._cache.drop(key)
+            self._queries.move(run_ids, Elsewhere(shard_of(key)))
+            for run_id in run_ids:
+                self._waiters.wake(run_id)
