@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
@@ -15,21 +14,6 @@ from perdure.server.store.postgres.steps import STEPS, Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from tests.postgres_server import Databases
 from tests.server.store.postgres.shell import Shell
-
-
-@pytest.fixture
-async def empty_url(databases: Databases) -> AsyncIterator[str]:
-    url = await databases.create_empty()
-    yield url
-    await databases.drop(url)
-
-
-@pytest.fixture
-async def connection(empty_url: str) -> AsyncIterator[Shell]:
-    """A session on an empty database."""
-    connection = await asyncpg.connect(empty_url)
-    yield connection
-    await connection.close()
 
 
 async def _versions(connection: Shell) -> list[int]:
