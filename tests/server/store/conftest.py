@@ -13,6 +13,8 @@ from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.sqlite import SqliteStore
 from tests.server.store.writing import Node
 
+_LEASE_SECONDS = 60.0
+
 
 class Place:
     """Where the state is: opens stores on it and closes them all at the end."""
@@ -41,13 +43,15 @@ class ClusterPlace(Place):
         super().__init__(make)
         self._make_cluster_store = make
 
-    async def node(self, name: str, *, lease_seconds: float = 60.0, session: str | None = None) -> Node:
+    async def node(self, name: str, *, lease_seconds: float = _LEASE_SECONDS, session: str | None = None) -> Node:
         """Open a store for one more node and let it join; its session is its name where none is given."""
         store = self._make_cluster_store()
         await store.open()
         self._opened.append(store)
         node = Node(name, store)
-        await node.join(session or name, lease_seconds)
+        await node.join(session or name, _LEASE_SECONDS)
+        if lease_seconds != _LEASE_SECONDS:
+            await store.renew(lease_seconds)
         return node
 
 
@@ -94,13 +98,21 @@ async def place(lasting_place: Place) -> AsyncIterator[Place]:
     await lasting_place.close()
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[ClusterPlace]:
+@pytest.fixture(params=["postgres", "fake"])
+def shared_place(request: pytest.FixtureRequest) -> ClusterPlace:
     """An empty database of each kind that nodes can share."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return ClusterPlace(lambda: PostgresStore(url))
     database = MemoryDatabase()
-    place = ClusterPlace(lambda: MemoryStore(database))
-    yield place
-    await place.close()
+    return ClusterPlace(lambda: MemoryStore(database))
+
+
+@pytest.fixture
+async def cluster(shared_place: ClusterPlace) -> AsyncIterator[ClusterPlace]:
+    """A place that nodes share; they are closed at the end."""
+    yield shared_place
+    await shared_place.close()
 
 
 @pytest.fixture

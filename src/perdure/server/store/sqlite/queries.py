@@ -36,13 +36,13 @@ RunRow: TypeAlias = tuple[
     str, str, str, int, int, int, str, str, int, int, int | None, int, int, int, int | None,
     str, int, int | None, int | None, str | None, int | None, str, str, str,
 ]  # fmt: skip
-"""The columns of `run`, bytes as hexadecimal text."""
+"""The columns of a run's record, bytes as hexadecimal text."""
 
 _ActivityRow: TypeAlias = tuple[
     str, int, str, str, str, str, str, str, int, int, int | None, int, int | None, int | None, str | None, str | None,
     str, str,
 ]  # fmt: skip
-"""The columns of `activity`, and the event that scheduled it."""
+"""The columns of an activity's record, and the event that scheduled it."""
 
 
 class _RunParts(msgspec.Struct, array_like=True):
@@ -61,7 +61,7 @@ class _RunParts(msgspec.Struct, array_like=True):
 def _columns(table: Table, source: str) -> str:
     return ", ".join(
         f"hex({source}.{column.name})" if column.type is ColumnType.BYTES else f"{source}.{column.name}"
-        for column in table.columns
+        for column in table.record_columns
     )
 
 
