@@ -35,7 +35,7 @@ PURE = ("src/perdure/_machine", "src/perdure/server/core", "src/perdure/worker/_
 REAL_TIME = ("tests/crash/", "tests/e2e/", "tests/interop/")
 """Tests of real processes, which cannot have a fake clock."""
 
-VIRTUAL_TIME = ("tests/simulation/",)
+VIRTUAL_TIME = ("tests/simulation/", "tests/server/engine/cluster/")
 """Tests in which everything runs in virtual time, where a sleep costs nothing."""
 
 BANS = [

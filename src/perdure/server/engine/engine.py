@@ -165,6 +165,8 @@ class Engine:
         await self.matcher.stop()
         self._queries.stop()
         self._histories.stop()
+        if self.cluster is not None:
+            await self.cluster.hang_up()
 
     async def stop(self) -> None:
         """Answer what waits and write what is collected. The store stays open."""

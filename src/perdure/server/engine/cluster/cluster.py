@@ -109,16 +109,17 @@ class Cluster:
         """Give all shards away; what is in progress goes on, and what comes is passed on."""
         await self.membership.leave()
 
-    async def stop(self) -> None:
-        """End this node's part in the cluster."""
+    async def hang_up(self) -> None:
+        """Close all links, once what is in progress over them has ended or has had its time."""
         if self._sweep is not None:
             self._sweep.cancel()
             await asyncio.gather(self._sweep, return_exceptions=True)
-        await self.membership.stop()
-        self.tell_of_change()
-        # News leave in the next turn of the loop; then the streams may end.
-        await asyncio.sleep(0)
+        await self.links.finish(self._settings.hang_up_seconds)
         await self.links.stop()
+
+    async def stop(self) -> None:
+        """End this node's membership, when nothing of it is in progress any more."""
+        await self.membership.stop()
 
     async def accept(self, stream: ByteStream) -> None:
         """Serve a stream that another node has opened, until it ends."""
@@ -184,6 +185,8 @@ class Cluster:
         _logger.info("linked with node %s", link.peer)
         self.queues.linked(link)
         self._node.linked()
+        # One of the two may have joined just now: then there are shards to be given.
+        self.membership.look_soon()
 
     def unlinked(self, peer: str) -> None:
         """Forget what is known of a node that cannot be reached, and look whether it lives."""

@@ -155,6 +155,10 @@ class Link:
         finally:
             self._waiting.pop(number, None)
 
+    def in_progress(self) -> list[asyncio.Future[bytes] | asyncio.Task[None]]:
+        """Return the calls in progress, both ways."""
+        return [*(waiting.future for waiting in self._waiting.values()), *self._serving.values()]
+
     def tell(self, service: str, body: bytes) -> None:
         """Make a call whose answer nobody waits for."""
         if not self._is_down:

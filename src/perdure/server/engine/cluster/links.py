@@ -116,6 +116,12 @@ class Links:
         await stream.write(encode_frame(self._hello()))
         await self._run(hello.node, stream, reader, frames[1:])
 
+    async def finish(self, seconds: float) -> None:
+        """Wait for the calls in progress over all links, for that long at most."""
+        calls = [call for link in self._up.values() for call in link.in_progress()]
+        if calls:
+            await asyncio.wait(calls, timeout=seconds)
+
     async def stop(self) -> None:
         """Close all links."""
         self._is_stopped = True

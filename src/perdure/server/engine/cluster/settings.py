@@ -24,6 +24,8 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long another node may take to answer when it is dialled."""
     ask_timeout_seconds: float = 2.0
     """How long another node may take to answer what only it knows, such as who polls a task queue there."""
+    hang_up_seconds: float = 0.5
+    """How long a node that stops waits for calls that are in progress at others, or for others."""
     link_bytes_max: int = 64 * _MIB
     """How many bytes may wait to be sent to one other node; calls beyond are refused as unavailable."""
     link_calls_max: int = 50_000
