@@ -107,7 +107,7 @@ class Engine:
         )
         self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings, ownership)
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
-        visits = None if cluster is None else Visits(cluster.queues, cluster.links.to)
+        visits = None if cluster is None else Visits(cluster.queues, cluster.links.to, settings.cluster.lease_seconds)
         self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
         self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
         if cluster is not None:

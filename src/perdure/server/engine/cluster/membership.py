@@ -141,6 +141,8 @@ class Membership:
 
     async def leave(self) -> None:
         """Give all shards to the others, if there are any, and tell the database that this node has stopped."""
+        if self._is_leaving:
+            return
         self._is_leaving = True
         try:
             await self._store.set_leaving()
