@@ -1,7 +1,5 @@
 """From version 1 to version 2: every row gets its shard, and who still has version 1 in mind is fenced."""
 
-
-
 from __future__ import annotations
 
 import sqlite3
