@@ -175,11 +175,11 @@ async def test_no_statement_about_members_scans_a_table(writing: Recorder) -> No
     await members.renew(writing, "a", "life", 60)
     await members.move(writing, "a", [ShardMove(1, "b"), ShardMove(2, "b")])
     await members.set_leaving(writing, "a", "life")
-    assert await members.take_over(writing, "b", "life", {"a": [1, 2]})
+    assert await members.take_over(writing, ("a", "life"), "b", "life", {"a": [1, 2]})
     await members.leave(writing, "a", "life")
     scanned = {query: scans for query, plan in writing.plans if (scans := _scans(plan))}
     assert not scanned
-    assert len(writing.plans) == 12
+    assert len(writing.plans) == 13
 
 
 @pytest.mark.parametrize(
