@@ -137,3 +137,29 @@ async def test_a_database_of_another_encoding_is_refused(databases: Databases) -
     with pytest.raises(StoreMismatch, match="UTF8"):
         await PostgresStore(url).open()
     await databases.drop(url)
+
+
+async def _schema(connection: Shell) -> list[asyncpg.Record]:
+    columns = await connection.fetch(
+        "SELECT table_name, column_name, data_type, is_nullable, collation_name FROM information_schema.columns"
+        " WHERE table_schema = current_schema() ORDER BY table_name, column_name"
+    )
+    indexes = await connection.fetch(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema() ORDER BY indexname"
+    )
+    return [*columns, *indexes]
+
+
+async def test_the_steps_lead_to_the_schema_that_a_new_database_gets(connection: Shell) -> None:
+    await migrate(connection)
+    expected = await _schema(connection)
+    for statement in (
+        "DELETE FROM migration",
+        "INSERT INTO migration (version, applied_at) VALUES (1, 0)",
+        "DROP INDEX run_closed",
+        "DROP TABLE discarded_history",
+        "ALTER TABLE namespace DROP COLUMN delete_delay_seconds, DROP COLUMN drained_at",
+    ):
+        await connection.execute(statement)
+    await migrate(connection)
+    assert await _schema(connection) == expected

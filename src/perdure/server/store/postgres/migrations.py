@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 Steps = Mapping[int, tuple[str, ...]]
 """For each version the statements that lead there from the version before."""
 
-STEPS: Steps = {}
+STEPS: Steps = {
+    2: (
+        "CREATE INDEX run_closed ON run (namespace_id, closed_at, run_id) WHERE closed_at IS NOT NULL",
+        "UPDATE run SET alarm_at = NULL WHERE closed_at IS NOT NULL AND alarm_at IS NOT NULL",
+        "ALTER TABLE namespace ADD COLUMN delete_delay_seconds bigint, ADD COLUMN drained_at bigint",
+        'CREATE TABLE discarded_history (run_id text COLLATE "C" NOT NULL, namespace_id text COLLATE "C" NOT NULL,'
+        ' workflow_id text COLLATE "C" NOT NULL, PRIMARY KEY (run_id))',
+    ),
+}
 
 OLDEST_POSTGRES: Final = 13
 

@@ -21,7 +21,16 @@ from perdure.server.store.views import views
 Steps = Mapping[int, tuple[str, ...]]
 """For each version the statements that lead there from the version before."""
 
-STEPS: Steps = {}
+STEPS: Steps = {
+    2: (
+        "CREATE INDEX run_closed ON run (namespace_id, closed_at, run_id) WHERE closed_at IS NOT NULL",
+        "UPDATE run SET alarm_at = NULL WHERE closed_at IS NOT NULL AND alarm_at IS NOT NULL",
+        "ALTER TABLE namespace ADD COLUMN delete_delay_seconds INTEGER",
+        "ALTER TABLE namespace ADD COLUMN drained_at INTEGER",
+        "CREATE TABLE discarded_history (run_id TEXT NOT NULL, namespace_id TEXT NOT NULL, workflow_id TEXT NOT NULL,"
+        " PRIMARY KEY (run_id)) STRICT, WITHOUT ROWID",
+    ),
+}
 
 _CREATE = (
     *(create_table(table) for table in TABLES),
