@@ -134,11 +134,9 @@ async def test_readers_and_the_database_itself_are_not_disturbed(database: str) 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 async def test_a_forked_child_does_not_keep_it(database: str) -> None:
     """In a process of its own, which may fork safely: its child outlives it."""
-    process = subprocess.Popen([sys.executable, "-c", FORK, database], stdin=subprocess.PIPE)
-    assert process.wait(30) == 0
-    (await held(database)).release()
-    assert process.stdin is not None
-    process.stdin.close()
+    with subprocess.Popen([sys.executable, "-c", FORK, database], stdin=subprocess.PIPE) as process:
+        assert process.wait(30) == 0
+        (await held(database)).release()
 
 
 async def test_a_folder_that_is_not_there_is_said_clearly(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import pytest
 from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from perdure.server.store.sqlite import SqliteStore
-from perdure.server.store.sqlite.migrations import STEPS, migrate
-from tests.server.store import rows
-from tests.server.store.writing import Writer
+from perdure.server.store.sqlite.migrations import migrate
+from perdure.server.store.sqlite.steps import STEPS, Steps
 
 
 @pytest.fixture
@@ -49,7 +48,7 @@ def test_every_older_version_has_its_step() -> None:
 
 def test_an_older_database_is_led_there_step_by_step(connection: sqlite3.Connection) -> None:
     migrate(connection, target=1, steps={})
-    steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
+    steps: Steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
     migrate(connection, target=3, steps=steps)
     assert _versions(connection) == [1, 2, 3]
     connection.execute("SELECT more FROM second")
@@ -80,57 +79,3 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: 
     with pytest.raises(StoreMismatch, match="not Perdure's"):
         await SqliteStore(str(path)).open()
     assert _tables(connection) == {"album"}
-
-
-def _database_of_version_1(connection: sqlite3.Connection) -> None:
-    """Make the database as the first release left it, as far as later steps change it."""
-    migrate(connection)
-    connection.execute("DELETE FROM migration")
-    connection.execute("INSERT INTO migration (version, applied_at) VALUES (1, 0)")
-    connection.execute("DROP INDEX run_closed")
-    connection.execute("DROP TABLE discarded_history")
-    for column in ("delete_delay_seconds", "drained_at"):
-        connection.execute(f"ALTER TABLE namespace DROP COLUMN {column}")
-
-
-def _schema(connection: sqlite3.Connection) -> dict[str, list[object]]:
-    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    schema: dict[str, list[object]] = {
-        name: connection.execute(f"SELECT name, type, \"notnull\", pk FROM pragma_table_info('{name}')").fetchall()
-        for (name,) in tables
-    }
-    schema["indexes"] = connection.execute(
-        "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL ORDER BY name"
-    ).fetchall()
-    return schema
-
-
-def test_the_steps_lead_to_the_schema_that_a_new_database_gets(connection: sqlite3.Connection) -> None:
-    migrate(connection)
-    expected = _schema(connection)
-    older = sqlite3.connect(":memory:", isolation_level=None)
-    _database_of_version_1(older)
-    migrate(older)
-    assert _schema(older) == expected
-    older.close()
-
-
-async def test_closed_runs_of_the_first_release_wait_for_no_alarm_any_more(tmp_path: Path) -> None:
-    path = tmp_path / "perdure.db"
-    writer = await Writer.claim(await opened(path))
-    closed = rows.run("closed", "c", status=rows.COMPLETED, closed_at=rows.START, alarm_at=rows.START + 5)
-    await writer.commit(rows.write("closed", closed), rows.write("w", rows.run("w", "r", alarm_at=rows.START + 5)))
-    await writer.store.close()
-    connection = sqlite3.connect(path, isolation_level=None)
-    _database_of_version_1(connection)
-    connection.close()
-    store = await opened(path)
-    assert [alarm.run_id for alarm in await store.due_alarms(2 * rows.START, 10)] == ["r"]
-    assert [run.run_id for run in await store.closed_runs(rows.NAMESPACE, 10, None)] == ["c"]
-    await store.close()
-
-
-async def opened(path: Path) -> SqliteStore:
-    store = SqliteStore(str(path))
-    await store.open()
-    return store

@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection, Reader
 
 CLOSED_RUNS = (
-    "SELECT workflow_id, run_id, closed_at FROM run"
-    " WHERE namespace_id = $1 AND closed_at IS NOT NULL AND (closed_at, run_id) > ($2, $3)"
-    " ORDER BY closed_at, run_id LIMIT $4"
+    "SELECT run.workflow_id, head.run_id, head.closed_at FROM ("
+    " SELECT run_id, closed_at FROM run WHERE namespace_id = $1 AND closed_at IS NOT NULL"
+    " AND (closed_at, run_id) > ($2, $3) AND get_byte($5, shard::integer) = 1 ORDER BY closed_at, run_id LIMIT $4"
+    ") AS head JOIN run ON run.run_id = head.run_id ORDER BY head.closed_at, head.run_id"
 )
+"""As of every index over the state, its part that is searched looks at no row of the table; see `queries.py`."""
 PAGE_RUNS = (
     "SELECT workflow_id, run_id, started_at FROM run WHERE namespace_id = $1 AND (started_at, run_id) > ($2, $3)"
-    " ORDER BY started_at, run_id LIMIT $4"
+    " AND get_byte($5, shard::integer) = 1 ORDER BY started_at, run_id LIMIT $4"
 )
-_DISCARDED_HISTORIES = "SELECT run_id, namespace_id, workflow_id FROM discarded_history ORDER BY run_id LIMIT $1"
+_DISCARDED_HISTORIES = (
+    "SELECT run_id, namespace_id, workflow_id FROM discarded_history WHERE get_byte($2, shard::integer) = 1"
+    " ORDER BY run_id LIMIT $1"
+)
 DELETE_SOME = (
     "WITH discarded AS (SELECT run_id FROM discarded_history WHERE run_id = $1),"
     " events AS (DELETE FROM event WHERE run_id = (SELECT run_id FROM discarded) AND event_id IN"
@@ -41,21 +46,25 @@ _IS_THERE = "SELECT EXISTS (SELECT FROM namespace WHERE namespace_id = $1)"
 _BEFORE_ALL = RunPosition(-(2**63), "")
 
 
-async def closed_runs(reader: Reader, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+async def closed_runs(
+    reader: Reader, shards: bytes, namespace_id: str, limit: int, after: RunPosition | None
+) -> list[ClosedRun]:
     """See `Store.closed_runs`."""
-    rows = await reader.fetch(CLOSED_RUNS, namespace_id, *(after or _BEFORE_ALL), limit)
+    rows = await reader.fetch(CLOSED_RUNS, namespace_id, *(after or _BEFORE_ALL), limit, shards)
     return [ClosedRun(*row) for row in rows]
 
 
-async def page_runs(reader: Reader, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+async def page_runs(
+    reader: Reader, shards: bytes, namespace_id: str, limit: int, after: RunPosition | None
+) -> list[RunName]:
     """See `Store.page_runs`."""
-    rows = await reader.fetch(PAGE_RUNS, namespace_id, *(after or _BEFORE_ALL), limit)
+    rows = await reader.fetch(PAGE_RUNS, namespace_id, *(after or _BEFORE_ALL), limit, shards)
     return [RunName(*row) for row in rows]
 
 
-async def discarded_histories(reader: Reader, limit: int) -> list[DiscardedHistory]:
+async def discarded_histories(reader: Reader, shards: bytes, limit: int) -> list[DiscardedHistory]:
     """See `Store.discarded_histories`."""
-    return [DiscardedHistory(*row) for row in await reader.fetch(_DISCARDED_HISTORIES, limit)]
+    return [DiscardedHistory(*row) for row in await reader.fetch(_DISCARDED_HISTORIES, limit, shards)]
 
 
 async def delete_history(connection: Connection, run_id: str, limit: int) -> bool:
