@@ -12,6 +12,7 @@ from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.memory import MemoryDatabase
 from tests.server.engine.node import NAMESPACE_ID, Node, new_database, running, start_timer, started, unavailable
+from tests.server.engine.test_messages import signal_external, start_child
 from tests.virtual_time import in_virtual_time
 
 DAY = 86_400
@@ -183,6 +184,20 @@ async def test_timers_and_tasks_of_deleted_runs_trouble_nobody() -> None:
         await node.poll()
         await delete(node)
         await asyncio.sleep(120)
+        assert_gone(node)
+
+
+@in_virtual_time
+async def test_families_and_their_messages_go_with_it() -> None:
+    async with running() as node:
+        await node.start_workflow("parent")
+        await node.complete(await node.poll(), start_child("one"), start_child("two"), signal_external("nobody"))
+        for _ in range(3):
+            await node.poll()
+        await node.start_workflow("late")
+        await node.complete(await node.poll(), start_child("three"))
+        await delete(node)
+        await asyncio.sleep(30)
         assert_gone(node)
 
 

@@ -92,10 +92,10 @@ class Engine:
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
         deletions = Deletions(self._delete, settings.deletions_per_second)
         self._retention = Retention(store, clock, self.namespaces, settings, deletions)
-        self._drain = NamespaceDrain(store, clock, self.namespaces, deletions, self._committer.settle)
+        self._namespace_drain = NamespaceDrain(store, clock, self.namespaces, deletions, self._committer.settle)
         self._cleaner = HistoryCleaner(store, settings)
         self.namespaces.tell_of_changes(self._retention.look_again)
-        self.namespaces.tell_of_changes(self._drain.look_again)
+        self.namespaces.tell_of_changes(self._namespace_drain.look_again)
         self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Engine:
         await self._alarms.start()
         await self._outbox.start()
         self._retention.start()
-        self._drain.start()
+        self._namespace_drain.start()
         self._cleaner.start()
 
     async def drain(self) -> None:
@@ -131,7 +131,7 @@ class Engine:
         await self.drain()
         await self._recoveries.stop()
         await self._retention.stop()
-        await self._drain.stop()
+        await self._namespace_drain.stop()
         await self._cleaner.stop()
         await self._alarms.stop()
         await self._outbox.stop()
