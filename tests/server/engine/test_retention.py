@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from perdure.server.core.checks.namespaces import DELETED
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import ClosedRun, RunPosition
@@ -54,6 +55,18 @@ async def test_a_closed_run_is_deleted_when_its_retention_ends_and_not_before() 
         assert left(node) == 0
         assert node.database.tables.events == {}
         assert not node.engine._cache.keys()
+
+
+@in_virtual_time
+async def test_runs_go_in_time_also_from_a_namespace_that_was_only_closed() -> None:
+    def close(record: NamespaceRecord) -> None:
+        record.state = DELETED
+
+    async with running() as node:
+        await closed_runs(node, 1)
+        await node.engine.namespaces.change("default", close)
+        await asyncio.sleep(DAY + 1)
+        assert left(node) == 0
 
 
 @in_virtual_time

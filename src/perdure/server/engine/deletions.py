@@ -39,27 +39,23 @@ class Deletions:
 
     async def delete(self, inputs: Sequence[tuple[WorkflowKey, Input]]) -> int:
         """Submit inputs, each of which may delete a run, and return how many are worth trying again soon."""
-        failures = 0
+        failures: list[Exception] = []
         for first in range(0, len(inputs), self._group):
             group = inputs[first : first + self._group]
             await self._pace.turn(len(group))
-            answered = await asyncio.gather(*(self._delete_one(key, given) for key, given in group))
-            failures += answered.count(False)
-        return failures
+            answers = await asyncio.gather(*(self._delete_one(key, given) for key, given in group))
+            failures += filter(None, answers)
+        if failures:
+            _logger.warning("%d runs could not be deleted, trying again: %s", len(failures), failures[-1])
+        return len(failures)
 
-    async def _delete_one(self, key: WorkflowKey, given: Input) -> bool:
+    async def _delete_one(self, key: WorkflowKey, given: Input) -> Exception | None:
+        """Return why the run may still be there and will not be for ever."""
         try:
             await self._submit(key, given)
-        except NotFound:
-            return True
-        except DataLoss:
-            # Operators were told of it when it was read, and have to act.
-            return True
+        except (NotFound, DataLoss):
+            # It is gone, or operators were told of it when it could not be read, and have to act.
+            return None
         except (ServerError, StoreError) as error:
-            _logger.warning(
-                "a run could not be deleted, trying again later: %s",
-                error,
-                extra={"namespace_id": key.namespace_id, "workflow_id": key.workflow_id, "run_id": given.run_id},
-            )
-            return False
-        return True
+            return error
+        return None

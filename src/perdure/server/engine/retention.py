@@ -16,7 +16,6 @@ from typing import Final
 
 import msgspec
 
-from perdure.server.core.checks.namespaces import DELETED
 from perdure.server.core.inputs import EndRetention
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.engine.background import run_for_ever
@@ -85,7 +84,7 @@ class Retention:
             self._wake.clear()
             next_look = self._clock.now() + self._rescan
             for namespace in self._namespaces.all():
-                if namespace.state != DELETED:
+                if namespace.delete_delay_seconds is None:
                     next_look = min(next_look, await self._look_or_wait(namespace))
             await self._sleep((next_look - self._clock.now()) / _NANOS)
 
