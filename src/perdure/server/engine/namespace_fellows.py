@@ -16,6 +16,7 @@ class NamespaceFellows:
         """See `Fellows.require_registry`."""
         self._cluster.ownership.require_registry()
 
-    async def tell(self) -> None:
+    async def tell(self) -> bool:
         """See `Fellows.tell`. One that cannot be reached reads them when it can."""
-        await self._cluster.ask_all(READ_NAMESPACES, b"")
+        answers = await self._cluster.ask_all(READ_NAMESPACES, b"")
+        return len(answers) == self._cluster.others_count

@@ -28,6 +28,13 @@ CREATE_SHARDED_INDEXES: Final = (
     " WHERE ready_at IS NOT NULL",
 )
 
+CREATE_CLOSED_INDEX: Final = (
+    "CREATE INDEX run_closed ON run (namespace_id, closed_at, run_id, shard) WHERE closed_at IS NOT NULL"
+)
+
+DROP_ALARMS_OF_CLOSED_RUNS: Final = "UPDATE run SET alarm_at = NULL WHERE closed_at IS NOT NULL"
+"""Until version 3 they were woken to be deleted."""
+
 CREATE_CLUSTER_VERSION: Final = "INSERT INTO meta (name, value) VALUES ('cluster_version', '0')"
 
 
