@@ -21,7 +21,18 @@ from pathlib import Path
 
 from temporalio.client import Client
 
-from benchmarks import engine_alone, footprint, latency, messages, official_bench, sleeping, start, steps, unbuilt
+from benchmarks import (
+    engine_alone,
+    footprint,
+    latency,
+    messages,
+    nodes,
+    official_bench,
+    sleeping,
+    start,
+    steps,
+    unbuilt,
+)
 from benchmarks._measure import Benchmark, Conditions, Figures, Subject, syncs_per_second
 from benchmarks._perdure import NAME, perdure_server
 from benchmarks._table import Rounds, header, lines
@@ -35,6 +46,7 @@ _BENCHMARKS = (
     messages.BENCHMARK,
     footprint.IDLE,
     footprint.AFTER_WORK,
+    nodes.BENCHMARK,
 )
 _FAILED = "failed"
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import asyncpg
+import psutil
 
 from benchmarks._measure import Conditions
 
@@ -26,6 +27,20 @@ async def new_database(conditions: Conditions) -> AsyncIterator[str]:
         yield urlsplit(conditions.postgres)._replace(path=f"/{name}").geturl()
     finally:
         await _execute(conditions.postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def process_id(url: str) -> int | None:
+    """Return the process whose children serve a PostgreSQL database, if it runs on this machine."""
+    connection = await asyncpg.connect(url)
+    try:
+        backend: int = await connection.fetchval("SELECT pg_backend_pid()")
+        process = psutil.Process(backend)
+        # A number of another machine may be that of any process here.
+        return process.ppid() if "postgres" in process.name() else None
+    except psutil.Error:
+        return None
+    finally:
+        await connection.close()
 
 
 async def _execute(url: str, statement: str) -> None:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +40,21 @@ class Subject:
         address: Host and port of its gRPC endpoint.
         process_ids: The processes whose CPU and memory are its own; empty where they are not known.
         seconds_to_first_answer: From the start of its process to its first answer; None where it ran already.
+        database_process_id: The process whose children serve its database; None where there is none or it is not known.
     """
 
     name: str
     address: str
     process_ids: tuple[int, ...] = ()
     seconds_to_first_answer: float | None = None
+    database_process_id: int | None = None
+
+    def database_cpu_seconds(self) -> float | None:
+        """Return the CPU time that its database has used so far, ended connections included."""
+        try:
+            return None if self.database_process_id is None else _family_cpu_seconds(self.database_process_id)
+        except psutil.Error:
+            return None
 
     def cpu_seconds(self) -> float | None:
         """Return the CPU time used so far by all threads, user and system, or None where it cannot be read."""
@@ -129,11 +138,16 @@ class Span:
     seconds: float = math.nan
     cpu_seconds: float | None = None
     peak_megabytes: float | None = None
+    database_cpu_seconds: float | None = None
     _samples: list[float] = field(default_factory=list)
 
     def cpu_milliseconds_per(self, count: int) -> float | str:
         """Return the server's CPU time per item."""
         return NOT_MEASURED if self.cpu_seconds is None else self.cpu_seconds * 1000 / count
+
+    def database_milliseconds_per(self, count: int) -> float | str:
+        """Return the database's CPU time per item, where it is a process of its own."""
+        return NOT_MEASURED if self.database_cpu_seconds is None else self.database_cpu_seconds * 1000 / count
 
 
 @asynccontextmanager
@@ -142,6 +156,7 @@ async def span(subject: Subject) -> AsyncIterator[Span]:
     taken = Span()
     sampler = asyncio.create_task(_sample_memory(subject, taken))
     cpu_before = subject.cpu_seconds()
+    database_before = subject.database_cpu_seconds()
     began = time.perf_counter()
     try:
         yield taken
@@ -151,6 +166,9 @@ async def span(subject: Subject) -> AsyncIterator[Span]:
         sampler.cancel()
     if cpu_before is not None and cpu_after is not None:
         taken.cpu_seconds = cpu_after - cpu_before
+    database_after = subject.database_cpu_seconds()
+    if database_before is not None and database_after is not None:
+        taken.database_cpu_seconds = database_after - database_before
     if (last := subject.resident_megabytes()) is not None:
         taken.peak_megabytes = max([*taken._samples, last])
 
@@ -205,6 +223,17 @@ async def _sample_memory(subject: Subject, taken: Span) -> None:
 def _process_cpu_seconds(process_id: int) -> float:
     times = psutil.Process(process_id).cpu_times()
     return times.user + times.system
+
+
+def _family_cpu_seconds(process_id: int) -> float:
+    """Return the CPU time of a process, of its children that live, and of those that have ended."""
+    parent = psutil.Process(process_id)
+    times = parent.cpu_times()
+    total = times.user + times.system + times.children_user + times.children_system
+    for child in parent.children():
+        with suppress(psutil.NoSuchProcess):
+            total += _process_cpu_seconds(child.pid)
+    return total
 
 
 def _process_resident_megabytes(process_id: int) -> float:

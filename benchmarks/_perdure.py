@@ -17,7 +17,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from benchmarks._database import new_database
+from benchmarks._database import new_database, process_id
 from benchmarks._measure import Conditions, Subject
 
 NAME = "perdure"
@@ -40,19 +40,29 @@ async def perdure_server(conditions: Conditions) -> AsyncIterator[Subject]:
         ServerDidNotStart: It gave no answer within 20 seconds.
     """
     with tempfile.TemporaryDirectory(prefix="perdure-bench-") as folder:
-        async with new_database(conditions) as db, _running(Path(folder), db) as subject:
+        async with new_database(conditions) as db, running(Path(folder), db) as subject:
             yield subject
 
 
 @asynccontextmanager
-async def _running(folder: Path, db: str) -> AsyncIterator[Subject]:
+async def running(folder: Path, db: str) -> AsyncIterator[Subject]:
+    """Run a server on a database until the block ends.
+
+    Args:
+        folder: Where its log goes.
+        db: The database.
+
+    Raises:
+        ServerDidNotStart: It gave no answer within 20 seconds.
+    """
     port = _free_port()
     began = time.perf_counter()
     process = _spawn(folder, db, port)
     try:
         await _first_answer(process, port, folder)
         took = time.perf_counter() - began
-        yield Subject(NAME, f"127.0.0.1:{port}", (process.pid,), took)
+        database = await process_id(db) if db.startswith("postgres") else None
+        yield Subject(NAME, f"127.0.0.1:{port}", (process.pid,), took, database)
     finally:
         await asyncio.to_thread(_stop, process)
 

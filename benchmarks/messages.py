@@ -39,7 +39,7 @@ async def _cost(subject: Subject, kind: str, mailbox: Handle, send: Send, count:
     except RPCError as error:
         if error.status is not RPCStatusCode.UNIMPLEMENTED:
             raise
-        return {f"messages.{kind}": NOT_BUILT, f"messages.{kind}.rate": NOT_BUILT}
+        return dict.fromkeys((f"messages.{kind}", f"messages.{kind}.database", f"messages.{kind}.rate"), NOT_BUILT)
     numbers = iter(range(count))
 
     async def call() -> None:
@@ -50,6 +50,7 @@ async def _cost(subject: Subject, kind: str, mailbox: Handle, send: Send, count:
         await asyncio.gather(*(call() for _ in range(_CALLERS)))
     return {
         f"messages.{kind}": sending.cpu_milliseconds_per(count),
+        f"messages.{kind}.database": sending.database_milliseconds_per(count),
         f"messages.{kind}.rate": count / sending.seconds,
     }
 
@@ -67,10 +68,13 @@ BENCHMARK = Benchmark(
     "messages",
     (
         Row("messages.signal", "server CPU per signal to one run", "ms", target="0.45"),
+        Row("messages.signal.database", "  PostgreSQL's CPU", "ms"),
         Row("messages.signal.rate", "  signals, ten callers", "/s", more_is_better=True, digits=0),
         Row("messages.update", "server CPU per update to one run", "ms", target="0.8"),
+        Row("messages.update.database", "  PostgreSQL's CPU", "ms"),
         Row("messages.update.rate", "  updates, ten callers", "/s", more_is_better=True, digits=0),
         Row("messages.query", "server CPU per query to one run", "ms", target="0.9"),
+        Row("messages.query.database", "  PostgreSQL's CPU", "ms"),
         Row("messages.query.rate", "  queries, ten callers", "/s", more_is_better=True, digits=0),
     ),
     measure,

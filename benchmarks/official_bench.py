@@ -33,8 +33,10 @@ async def measure(subject: Subject, conditions: Conditions) -> Figures:
     return {
         "bench.starts_per_second": count / starting.seconds,
         "bench.start_cpu": starting.cpu_milliseconds_per(count),
+        "bench.start_database": starting.database_milliseconds_per(count),
         "bench.workflows_per_second": count / working.seconds,
         "bench.workflow_cpu": working.cpu_milliseconds_per(count),
+        "bench.workflow_database": working.database_milliseconds_per(count),
         "bench.peak": NOT_MEASURED if working.peak_megabytes is None else working.peak_megabytes,
     }
 
@@ -44,8 +46,10 @@ BENCHMARK = Benchmark(
     (
         Row("bench.starts_per_second", "2,000 one-activity workflows: starts", "/s", more_is_better=True, digits=0),
         Row("bench.start_cpu", "  server CPU per start", "ms"),
+        Row("bench.start_database", "  PostgreSQL's CPU per start", "ms"),
         Row("bench.workflows_per_second", "  workflows finished by one worker", "/s", more_is_better=True, digits=0),
         Row("bench.workflow_cpu", "  server CPU per workflow, its start not counted", "ms", target="2"),
+        Row("bench.workflow_database", "  PostgreSQL's CPU per workflow", "ms"),
         Row("bench.peak", "  peak memory of the server", "MiB", digits=0),
     ),
     measure,

@@ -32,6 +32,7 @@ from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.core.replies import WorkflowTaskStarted
 from perdure.server.core.tokens import WorkflowTaskToken
+from perdure.server.engine.cluster.status import ClusterStatus
 from perdure.server.engine.matching.matcher import BacklogStats
 from perdure.server.engine.matching.poller_history import PollerInfo
 from perdure.server.engine.matching.task_queue import QueueKey
@@ -90,11 +91,15 @@ class RecordingEngine:
         self.answer: Callable[[Input], object] = lambda _: None
         self.clock = StoppedClock()
         self.queues = FakeMatcher()
+        self.status = ClusterStatus("host:7233", 1, [])
         self.rows: object = None
 
     @property
     def store(self) -> Store:
         return cast(Store, self.rows)
+
+    def cluster_status(self) -> ClusterStatus:
+        return self.status
 
     async def task_queue_pollers(self, key: QueueKey) -> list[PollerInfo]:
         return await self.queues.pollers(key)

@@ -24,7 +24,7 @@ BUILT = [method for method in methods() if method.built]
 def documented() -> Iterator[tuple[str, str, str]]:
     service = ""
     for line in COMPATIBILITY.read_text(encoding="utf-8").splitlines():
-        if heading := re.fullmatch(r"## (temporal\.[\w.]+)", line):
+        if heading := re.fullmatch(r"## ((?:temporal|perdure)\.[\w.]+)", line):
             service = heading[1]
         elif row := re.fullmatch(r"\| (\w+) \| (built|not built) \|.*\|", line):
             yield service, row[1], row[2]

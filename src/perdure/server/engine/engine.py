@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Final
 
 import msgspec
@@ -32,12 +33,14 @@ from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
+from perdure.server.core.shards import SHARDS
 from perdure.server.core.tokens import WorkflowTaskToken, decode_workflow_task
 from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster import Cluster, Elsewhere, SoleOwner, services
+from perdure.server.engine.cluster.status import ClusterStatus, NodeStatus
 from perdure.server.engine.committer import Committer
 from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.history import Histories
@@ -79,6 +82,7 @@ class Engine:
         self.clock = clock
         self.settings = settings
         self.cluster = cluster
+        self._started_at = clock.now()
         ownership = SoleOwner() if cluster is None else cluster.ownership
         self.namespaces = Namespaces(
             store, clock, settings.limits, None if cluster is None else NamespaceFellows(cluster)
@@ -103,7 +107,7 @@ class Engine:
         )
         self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings, ownership)
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
-        visits = None if cluster is None else Visits(cluster.queues, cluster.links.to)
+        visits = None if cluster is None else Visits(cluster.queues, cluster.links.to, settings.cluster.lease_seconds)
         self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
         self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
         if cluster is not None:
@@ -353,6 +357,13 @@ class Engine:
     async def _serve_namespaces(self, asked: services.Asked) -> bytes:
         await self.namespaces.read_again()
         return b""
+
+    def cluster_status(self) -> ClusterStatus:
+        """Return what this node knows of its cluster; one that is alone knows itself."""
+        if self.cluster is not None:
+            return self.cluster.status()
+        alone = NodeStatus(self.settings.node, version("perdure"), self._started_at, 0.0, True, False, True, SHARDS)
+        return ClusterStatus(self.settings.node, 0, [alone])
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

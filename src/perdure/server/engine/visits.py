@@ -43,11 +43,13 @@ class Visits:
     Args:
         queues: Who is told how they ended.
         link_to: The link to a node. Raises LinkDown where there is none.
+        seconds: How long one may take. A node that does not answer for that long must not hold the polls of workers.
     """
 
-    def __init__(self, queues: NeighbourQueues, link_to: Callable[[str], Link]) -> None:
+    def __init__(self, queues: NeighbourQueues, link_to: Callable[[str], Link], seconds: float) -> None:
         self._queues = queues
         self._link_to = link_to
+        self._seconds = seconds
 
     async def make(
         self, node: str, queue: QueueKey, request: PollWorkflowTaskQueueRequest | PollActivityTaskQueueRequest
@@ -56,12 +58,18 @@ class Visits:
         visit = Visit(Queue(queue.namespace_id, queue.name, int(queue.kind)), request.SerializeToString())
         left: int | None = None
         try:
-            answer = await self._link_to(node).call(
-                VISIT, _encode(visit), late=lambda link, answer: _give_back(link, queue, answer)
-            )
+            async with asyncio.timeout(self._seconds):
+                answer = await self._link_to(node).call(
+                    VISIT, _encode(visit), late=lambda link, answer: _give_back(link, queue, answer)
+                )
             visited = _visited.decode(answer)
             left = visited.left
             return visited.reply or None
+        except TimeoutError:
+            # Not again there until it knocks anew.
+            left = 0
+            _logger.warning("node %s did not answer a visit for %s seconds", node, self._seconds)
+            return None
         except ServerError as error:
             _logger.info("a poll could not visit node %s: %s", node, error)
             await asyncio.sleep(_PAUSE_SECONDS)

@@ -20,6 +20,7 @@ from perdure.server.core.errors import Unimplemented
 from perdure.server.handlers import (
     activities,
     activities_by_id,
+    cluster_service,
     history,
     namespaces,
     nexus_tasks,
@@ -47,9 +48,11 @@ _ReplyT = TypeVar("_ReplyT", bound=Reply)
 SERVICES: Final[Sequence[ServiceDescriptor]] = (
     workflow_service.DESCRIPTOR.services_by_name["WorkflowService"],
     operator_service.DESCRIPTOR.services_by_name["OperatorService"],
+    cluster_service.SERVICE,
 )
 WORKFLOW_SERVICE: Final = SERVICES[0].full_name
 OPERATOR_SERVICE: Final = SERVICES[1].full_name
+CLUSTER_SERVICE: Final = SERVICES[2].full_name
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -119,6 +122,10 @@ HANDLERS: Final[Mapping[str, Mapping[str, Handler]]] = {
         "AddSearchAttributes": _row(search_attributes.add_search_attributes),
         "RemoveSearchAttributes": _row(search_attributes.remove_search_attributes),
         "ListSearchAttributes": _row(search_attributes.list_search_attributes),
+        "ListClusters": _row(system.list_clusters),
+    },
+    CLUSTER_SERVICE: {
+        "DescribeCluster": _row(cluster_service.describe_cluster),
     },
 }
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from perdure.server.core.records import WorkflowKey
     from perdure.server.core.replies import WorkflowTaskStarted
     from perdure.server.core.tokens import WorkflowTaskToken
+    from perdure.server.engine.cluster.status import ClusterStatus
     from perdure.server.engine.matching import BacklogStats, PollerInfo, QueueKey
     from perdure.server.engine.namespaces import Clock, Namespaces
     from perdure.server.store.interface import Store
@@ -97,6 +98,9 @@ class Engine(Protocol):
         self, key: WorkflowKey, request: GetWorkflowExecutionHistoryReverseRequest
     ) -> GetWorkflowExecutionHistoryReverseResponse | bytes:
         """Return a page of history, newest events first."""
+
+    def cluster_status(self) -> ClusterStatus:
+        """Return what this node knows of its cluster."""
 
     async def shutdown_worker(self, namespace_id: str, request: ShutdownWorkerRequest) -> None:
         """End the polls of a worker that stops, and give up its sticky queue."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from temporalio.api.namespace.v1 import NamespaceInfo
+from temporalio.api.operatorservice.v1 import ClusterMetadata, ListClustersRequest, ListClustersResponse
 from temporalio.api.workflowservice.v1 import (
     GetClusterInfoRequest,
     GetClusterInfoResponse,
@@ -15,6 +16,7 @@ from temporalio.api.workflowservice.v1 import (
     GetSystemInfoResponse,
 )
 
+from perdure.server.core.shards import SHARDS
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.server import Server
 
@@ -22,7 +24,8 @@ COMPATIBLE_VERSION: Final = "1.31.2"
 """The release of Temporal's server whose protocol this server speaks. Clients compare it with what they need."""
 CLUSTER_NAME: Final = "active"
 
-_SHARD_COUNT: Final = 1024
+_SHARD_COUNT: Final = SHARDS
+_FAILOVER_VERSION: Final = 1
 _SUPPORTED_CLIENTS: Final = {
     "temporal-cli": "<2.0.0",
     "temporal-go": "<2.0.0",
@@ -62,9 +65,22 @@ async def get_cluster_info(server: Server, request: GetClusterInfoRequest, call:
         history_shard_count=_SHARD_COUNT,
         persistence_store=server.store_name,
         visibility_store=server.store_name,
-        initial_failover_version=1,
+        initial_failover_version=_FAILOVER_VERSION,
         failover_version_increment=10,
     )
+
+
+async def list_clusters(server: Server, request: ListClustersRequest, call: Call) -> ListClustersResponse:
+    """Return the one cluster there is; its address is that of the node that was asked. Nodes: `DescribeCluster`."""
+    metadata = ClusterMetadata(
+        cluster_name=CLUSTER_NAME,
+        cluster_id=server.cluster_id,
+        address=server.engine.cluster_status().node,
+        initial_failover_version=_FAILOVER_VERSION,
+        history_shard_count=_SHARD_COUNT,
+        is_connection_enabled=True,
+    )
+    return ListClustersResponse(clusters=[metadata])
 
 
 def namespace_capabilities() -> NamespaceInfo.Capabilities:

@@ -23,7 +23,8 @@ from perdure.server.engine.cluster.ownership import ShardOwnership
 from perdure.server.engine.cluster.queues import BUSY, KNOCK, POLLS, NeighbourQueues
 from perdure.server.engine.cluster.services import NodeServices
 from perdure.server.engine.cluster.settings import ClusterSettings
-from perdure.server.store.interface import Claim, ClusterStore, ClusterView, Member, ShardMove
+from perdure.server.engine.cluster.status import ClusterStatus, status_of
+from perdure.server.store.interface import Claim, ClusterStore, Member, ShardMove
 
 _logger = logging.getLogger(__name__)
 
@@ -139,10 +140,10 @@ class Cluster:
             _logger.info("node %s does not answer %r: %s", link.peer, service, error)
             return None
 
-    @property
-    def view(self) -> ClusterView:
-        """The members and the owners of all shards, as last read."""
-        return self.membership.view
+    def status(self) -> ClusterStatus:
+        """Return what this node knows of all nodes."""
+        linked = {link.peer for link in self.links.peers()}
+        return status_of(self.membership.view, self.node, linked, self._settings.lease_seconds)
 
     # --- for the membership -------------------------------------------------------------------------------------------
 

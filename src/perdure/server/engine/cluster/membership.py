@@ -131,6 +131,8 @@ class Membership:
         sent_at = self._clock.uptime()
         claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
         self._lease.renewed(sent_at)
+        # What is in the indexes is shown as it is gained.
+        self._store.limit_to(self._ownership.served)
         return claim
 
     async def start(self) -> None:
@@ -141,6 +143,8 @@ class Membership:
 
     async def leave(self) -> None:
         """Give all shards to the others, if there are any, and tell the database that this node has stopped."""
+        if self._is_leaving:
+            return
         self._is_leaving = True
         try:
             await self._store.set_leaving()
