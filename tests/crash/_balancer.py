@@ -72,22 +72,18 @@ class Balancer:
     async def _listen(self, place: int) -> asyncio.Server:
         preferred = [*self._nodes[place:], *self._nodes[:place]]
 
-        async def serve(from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        def accept(from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
             node = next((node for node in preferred if node.is_up), None)
-            task = asyncio.current_task()
-            assert task is not None
-            try:
-                if node is not None:
-                    node.connections.add(task)
-                    await _connect(node, from_client, to_client)
-            except (OSError, asyncio.CancelledError):
-                return
-            finally:
+            if node is None:
                 to_client.close()
-                if node is not None:
-                    node.connections.discard(task)
+                return
+            connection = asyncio.ensure_future(_connect(node, from_client, to_client))
+            node.connections.add(connection)
+            # Not in the connection itself: it may be cancelled before it has begun.
+            connection.add_done_callback(lambda _: to_client.close())
+            connection.add_done_callback(node.connections.discard)
 
-        return await asyncio.start_server(serve, "127.0.0.1", 0)
+        return await asyncio.start_server(accept, "127.0.0.1", 0)
 
 
 async def _look_for_ever(node: _Node) -> None:
@@ -98,15 +94,18 @@ async def _look_for_ever(node: _Node) -> None:
 
 async def _connect(node: _Node, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
     """Pass everything on both ways, until either side ends."""
-    from_node, to_node = await asyncio.open_connection("127.0.0.1", node.port)
+    try:
+        from_node, to_node = await asyncio.open_connection("127.0.0.1", node.port)
+    except OSError:
+        return
     ways = [asyncio.create_task(_pass_on(from_client, to_node)), asyncio.create_task(_pass_on(from_node, to_client))]
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for way in ways:
             way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
         to_node.close()
+        await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:

@@ -11,11 +11,11 @@ from tests.crash._audit import audit
 from tests.crash._calls import Calls, Refused
 from tests.crash._load import Journal, closed, history
 
-_FINISH_SECONDS = 60.0
+FINISH_SECONDS = 60.0
 _READERS = 20
 
 
-async def audit_all(calls: Calls, journal: Journal) -> list[str]:
+async def audit_all(calls: Calls, journal: Journal, finish_seconds: float = FINISH_SECONDS) -> list[str]:
     """Wait for every workflow to close, and audit its history."""
     faults: list[str] = []
     starts = journal.starts()
@@ -28,11 +28,11 @@ async def audit_all(calls: Calls, journal: Journal) -> list[str]:
             unfinished.remove(workflow_id)
 
     try:
-        async with asyncio.timeout(_FINISH_SECONDS):
+        async with asyncio.timeout(finish_seconds):
             await asyncio.gather(*(read() for _ in range(_READERS)))
     except TimeoutError:
         stuck = sorted(unfinished - journal.finishing)
-        faults.append(f"{len(stuck)} workflows had not completed {_FINISH_SECONDS:.0f} s after the last kill: {stuck}")
+        faults.append(f"{len(stuck)} workflows had not completed {finish_seconds:.0f} s after the last fault: {stuck}")
     return faults
 
 

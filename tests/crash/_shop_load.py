@@ -25,7 +25,7 @@ from temporalio.api.workflowservice.v1 import (
     StartWorkflowExecutionRequest,
 )
 from temporalio.client import Client
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -224,7 +224,7 @@ class ShopLoad:
         self.journal.executed(info)
         await asyncio.sleep(self._dice.choice([0, 0, 0.01, 0.05]))
         if plan.fails_first and info.attempt == 1:
-            raise ApplicationError("fails first")
+            raise ApplicationError("fails first", category=ApplicationErrorCategory.BENIGN)
         if plan.completes_later:
             self._run_beside(self._complete(info, time.monotonic()))
             activity.raise_complete_async()
