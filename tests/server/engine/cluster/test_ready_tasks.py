@@ -1,4 +1,4 @@
-"""Ready tasks find a poll at once, whatever became of their node and wherever the poll waits: no slow rescan is needed."""
+"""Ready tasks find a poll at once, whatever became of their node and wherever the poll waits, without a slow rescan."""
 
 from __future__ import annotations
 
