@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _STOP_SECONDS = 20.0
-_NO_DATABASE = "Error: cannot open the store"
+_NO_DATABASE = "Error: cannot open the store", "Error: cannot take over the store"
 _SERVES = "serves gRPC"
 
 
@@ -68,8 +68,10 @@ class ServerProcess:
 
     def supervise(self) -> None:
         """Run the command again where it has ended because it found its database away when it started."""
-        if self._process is not None and self._process.poll() == 1 and _NO_DATABASE in self._log_of_this_life():
-            self.start()
+        if self._process is not None and self._process.poll() == 1:
+            log = self._log_of_this_life()
+            if any(words in log for words in _NO_DATABASE):
+                self.start()
 
     def _running(self) -> subprocess.Popen[bytes]:
         self.supervise()

@@ -140,14 +140,12 @@ class Ledger:
         self._entries: list[str] = []
 
     @workflow.run
-    async def run(self, carried: list[str]) -> list[str]:
-        """Return all entries, in their order."""
-        self._entries[:0] = carried
-        enough = len(carried) + _ENTRIES_PER_RUN
-        await workflow.wait_condition(lambda: CLOSE in self._entries or len(self._entries) >= enough)
+    async def run(self, carried: int) -> int:
+        """Return how many entries there were in all runs, without the last one, which ends it."""
+        await workflow.wait_condition(lambda: CLOSE in self._entries or len(self._entries) >= _ENTRIES_PER_RUN)
         if CLOSE not in self._entries:
-            workflow.continue_as_new(self._entries)
-        return self._entries
+            workflow.continue_as_new(carried + len(self._entries))
+        return carried + len(self._entries) - 1
 
     @workflow.signal
     def enter(self, token: str) -> None:

@@ -35,6 +35,8 @@ async def audit_shop(client: Client, journal: ShopJournal) -> list[str]:
         faults += _audit_result(order_id, plan, journal.results.get(order_id))
         entries |= {order_id, *names}
     faults += audit_ledger(await _ledger(client, journal.promises[LEDGER_ID].run_id), entries)
+    if journal.entries_seen != len(entries):
+        faults.append(f"the ledger has seen {journal.entries_seen} entries, not {len(entries)}")
     faults += [fault async for fault in _second_runs(client)]
     return faults
 

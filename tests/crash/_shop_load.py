@@ -82,6 +82,8 @@ class ShopJournal:
         self.promises: dict[str, Promises] = defaultdict(Promises)
         self.results: dict[str, list[str]] = {}
         """What every order returned."""
+        self.entries_seen = 0
+        """What the ledger returned."""
         self.acknowledged: Counter[str] = Counter()
         self.unanswered: Counter[str] = Counter()
         self.executions: Counter[tuple[str, str, int]] = Counter()
@@ -141,14 +143,14 @@ class ShopLoad:
 
     async def open_ledger(self) -> None:
         """Start the ledger."""
-        run_id = await self._start(self._clients[0], LEDGER_ID, "Ledger", payloads([]))
+        run_id = await self._start(self._clients[0], LEDGER_ID, "Ledger", payloads(0))
         self.journal.promises[LEDGER_ID].run_id = run_id
 
     async def close_ledger(self) -> None:
         """Tell the ledger that no entry comes any more, and wait until it has completed."""
         await self.signal(self._clients[0], LEDGER_ID, "enter", CLOSE)
-        handle = self._clients[0].get_workflow_handle(LEDGER_ID)
-        await until_answered(self.journal.unanswered, handle.result)
+        handle = self._clients[0].get_workflow_handle_for(Ledger.run, LEDGER_ID)
+        self.journal.entries_seen = await until_answered(self.journal.unanswered, handle.result)
 
     async def call(self, place: int) -> None:
         """Start orders and signal them at one address, one after the other, until the load is stopping."""

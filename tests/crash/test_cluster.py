@@ -30,7 +30,8 @@ from tests.crash._shop_load import ShopLoad
 from tests.postgres_server import PostgresServer
 
 _NODES = 3
-_FAULTS = 20
+_FAULTS = int(os.environ.get("PERDURE_CLUSTER_FAULTS", "20"))
+_TIMEOUT_SECONDS = 140 + 5 * _FAULTS
 _LEASE_SECONDS = 1.5
 _SUSPENDED_SECONDS = 1.1 * _LEASE_SECONDS, 1.8 * _LEASE_SECONDS
 _DOWN_SECONDS = 0.0, 1.2 * _LEASE_SECONDS
@@ -87,12 +88,11 @@ _WEIGHTS: Mapping[Callable[[Cluster], Awaitable[None]], int] = {
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(_TIMEOUT_SECONDS)
 async def test_a_cluster_loses_nothing_whatever_of_it_fails(
     tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     seed = seed_of_run()
-    faults = int(os.environ.get("PERDURE_CLUSTER_FAULTS", _FAULTS))
     ports = [free_port() for _ in range(_NODES)]
     nodes = [ServerProcess(_command(postgres_url, port), tmp_path / f"node-{port}.log") for port in ports]
     cluster = Cluster(nodes, postgres_server, random.Random(seed))
@@ -100,19 +100,17 @@ async def test_a_cluster_loses_nothing_whatever_of_it_fails(
         for node in nodes:
             node.start()
         async with Balancer(ports).running() as balancer, _supervised(nodes):
-            acknowledged, broken = await _disturb_under_load(cluster, balancer.addresses, faults)
+            acknowledged, broken = await _disturb_under_load(cluster, balancer.addresses)
     finally:
         for node in nodes:
             node.stop()
-    what = f"seed {seed}, {faults} faults; acknowledged: {dict(acknowledged)}"
+    what = f"seed {seed}, {_FAULTS} faults; acknowledged: {dict(acknowledged)}"
     assert not broken, "\n".join([f"{len(broken)} promises were broken; {what}", *broken[:40]])
     for kind in ("start", "signal", "result", "activity completion", "workflow completion"):
-        assert acknowledged[kind] >= 2 * faults, f"too little to prove anything: {what}"
+        assert acknowledged[kind] >= 2 * _FAULTS, f"too little to prove anything: {what}"
 
 
-async def _disturb_under_load(
-    cluster: Cluster, addresses: Sequence[str], faults: int
-) -> tuple[Counter[str], list[str]]:
+async def _disturb_under_load(cluster: Cluster, addresses: Sequence[str]) -> tuple[Counter[str], list[str]]:
     """Return how much was acknowledged, and every promise that was broken."""
     dice = cluster.dice
     clients = [await _connect(address) for address in addresses]
@@ -125,7 +123,7 @@ async def _disturb_under_load(
                 for place in range(_NODES):
                     callers.create_task(shop.call(place))
                     callers.create_task(load.call())
-                await _disturb(cluster, faults)
+                await _disturb(cluster)
                 load.stopping = shop.stopping = True
             broken = await audit_all(calls, load.journal, _FINISH_SECONDS)
             async with asyncio.timeout(_FINISH_SECONDS):
@@ -135,9 +133,9 @@ async def _disturb_under_load(
     return load.journal.acknowledged + shop.journal.acknowledged, broken + load.journal.faults + shop.journal.faults
 
 
-async def _disturb(cluster: Cluster, faults: int) -> None:
+async def _disturb(cluster: Cluster) -> None:
     kinds = [kind for kind, weight in _WEIGHTS.items() for _ in range(weight)]
-    for number in range(faults):
+    for number in range(_FAULTS):
         if number % len(kinds) == 0:
             cluster.dice.shuffle(kinds)
         await asyncio.sleep(cluster.dice.uniform(*_BETWEEN_SECONDS))
