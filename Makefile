@@ -3,13 +3,14 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 SEEDS ?= 5000
+FAULTS ?= 400
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format simulate bench lock clean
+.PHONY: help setup demo test lint check format simulate soak bench lock clean
 
 help: ## Say what each command does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ format: $(INSTALLED) ## Format the code and mend what can be mended
 
 simulate: $(INSTALLED) ## Run the deterministic simulation on many seeds (SEEDS=5000)
 	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(RUN) pytest --timeout=0 tests/simulation $(PYTEST_ARGS)
+
+soak: $(INSTALLED) ## Let nodes and databases fail under load many times (FAULTS=400)
+	PERDURE_CLUSTER_FAULTS=$(FAULTS) $(RUN) pytest tests/crash/test_cluster.py $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## Measure what docs/performance.md reports
 	$(RUN) benchmarks

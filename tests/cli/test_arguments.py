@@ -12,6 +12,7 @@ import perdure
 from perdure.cli.main import main
 from perdure.server import app
 from perdure.server.settings import (
+    ClusterSettings,
     EngineSettings,
     Limits,
     LogFormat,
@@ -85,6 +86,10 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
         "cache_bytes=1000",
         "--engine",
         "matcher.rescan_seconds=2.5",
+        "--engine",
+        "cluster.lease_seconds=1.5",
+        "--advertise",
+        "10.0.0.1:7300",
         "--shutdown-grace-seconds",
         "0.5",
         "--log-format",
@@ -101,6 +106,7 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
         lock_wait_seconds=3.0,
         ip="::1",
         port=7300,
+        advertise="10.0.0.1:7300",
         concurrent_calls_max=100,
         namespaces=("a", "b"),
         namespace_retention_seconds=60,
@@ -109,7 +115,10 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
         log_format=LogFormat.JSON,
         log_level=LogLevel.DEBUG,
         engine=EngineSettings(
-            cache_bytes=1000, matcher=MatcherSettings(rescan_seconds=2.5), limits=Limits(pending_activities=10)
+            cache_bytes=1000,
+            cluster=ClusterSettings(lease_seconds=1.5),
+            matcher=MatcherSettings(rescan_seconds=2.5),
+            limits=Limits(pending_activities=10),
         ),
     )
 
@@ -194,6 +203,9 @@ def test_what_sdks_ask_for_is_what_they_get(arguments: list[str], starts: Starts
         (["server", "--limit", "pending_activities=none"], "must be a whole number above 0"),
         (["server", "--engine", "matcher.rescan_seconds=-1"], "must be a number above 0"),
         (["server", "--engine", "limits=1"], "there is no 'limits'"),
+        (["server", "--engine", "cluster.lease_seconds=0.5"], "lease_seconds must be 1.0 or more, not 0.5"),
+        (["server", "--engine", "cluster.nodes=3"], "there is no 'nodes'"),
+        (["server", "--engine", "other.cache_bytes=1"], "there is no 'other.cache_bytes'"),
         (["server", "--sqlite-pragma", "synchronous"], "'synchronous' is not NAME=VALUE"),
         (["server", "--log-level", "loud"], "'loud' is not one of debug, info"),
         (["server", "--db", "x.db", "start-dev"], "--db before start-dev has no effect"),

@@ -11,7 +11,14 @@ import msgspec
 
 from perdure.cli.server import server
 from perdure.cli.start_dev import start_dev
-from perdure.server.settings import EngineSettings, Limits, MatcherSettings, PostgresSettings, ServerSettings
+from perdure.server.settings import (
+    ClusterSettings,
+    EngineSettings,
+    Limits,
+    MatcherSettings,
+    PostgresSettings,
+    ServerSettings,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -46,7 +53,13 @@ def test_every_setting_of_the_engine_is_listed_with_its_default() -> None:
     listed = {name: cells[0] for name, cells in rows("Engine").items()}
     engine = {field.name: default_text(field) for field in msgspec.structs.fields(EngineSettings)}
     matcher = {f"matcher.{field.name}": default_text(field) for field in msgspec.structs.fields(MatcherSettings)}
-    assert listed == {name: text for name, text in (engine | matcher).items() if name not in ("limits", "matcher")}
+    groups = ("limits", "matcher", "cluster")
+    assert listed == {name: text for name, text in (engine | matcher).items() if name not in groups}
+
+
+def test_every_setting_of_a_cluster_is_listed_with_its_default() -> None:
+    listed = {name: cells[0] for name, cells in rows("Cluster").items()}
+    assert listed == {f"cluster.{field.name}": default_text(field) for field in msgspec.structs.fields(ClusterSettings)}
 
 
 def test_every_setting_of_postgresql_is_listed_with_its_default() -> None:

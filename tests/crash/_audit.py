@@ -22,6 +22,11 @@ _CLOSING = {
 
 _S, _A = EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED
 _T, _W = EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED, EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED
+_C, _D = (
+    EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED,
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED,
+)
+_X = EventType.EVENT_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION_INITIATED
 _REFERENCES: dict[EventType.ValueType, dict[str, EventType.ValueType]] = {
     EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED: {"scheduled_event_id": _T},
     EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED: {"scheduled_event_id": _T, "started_event_id": _W},
@@ -31,6 +36,9 @@ _REFERENCES: dict[EventType.ValueType, dict[str, EventType.ValueType]] = {
     EventType.EVENT_TYPE_ACTIVITY_TASK_FAILED: {"scheduled_event_id": _S, "started_event_id": _A},
     EventType.EVENT_TYPE_ACTIVITY_TASK_TIMED_OUT: {"scheduled_event_id": _S},
     EventType.EVENT_TYPE_TIMER_FIRED: {"started_event_id": EventType.EVENT_TYPE_TIMER_STARTED},
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED: {"initiated_event_id": _C},
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED: {"initiated_event_id": _C, "started_event_id": _D},
+    EventType.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_SIGNALED: {"initiated_event_id": _X},
 }
 """Which field of an event names an earlier event, and of which type that must be."""
 
@@ -39,6 +47,9 @@ _AT_MOST_ONCE_PER_START: dict[EventType.ValueType, str] = {
     EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED: "scheduled_event_id",
     EventType.EVENT_TYPE_ACTIVITY_TASK_COMPLETED: "scheduled_event_id",
     EventType.EVENT_TYPE_TIMER_FIRED: "started_event_id",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED: "initiated_event_id",
+    EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_COMPLETED: "initiated_event_id",
+    EventType.EVENT_TYPE_EXTERNAL_WORKFLOW_EXECUTION_SIGNALED: "initiated_event_id",
 }
 
 
@@ -60,9 +71,14 @@ class Promises:
 
 def audit(workflow_id: str, events: Sequence[HistoryEvent], promises: Promises) -> list[str]:
     """Return every way in which a closed run's history breaks a promise or the form of histories."""
-    faults = [*_form(events), *_closing(events), *_references(events)]
+    faults = audit_form(events, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED)
     faults += [*_signals(events, promises), *_activities(events, promises), *_tasks(events, promises)]
     return [f"{workflow_id}: {fault}" for fault in faults]
+
+
+def audit_form(events: Sequence[HistoryEvent], closing: EventType.ValueType) -> list[str]:
+    """Return every way in which the history of a run that closed with an event breaks the form of histories."""
+    return [*_form(events), *_closing(events, closing), *_references(events)]
 
 
 def _form(events: Sequence[HistoryEvent]) -> Iterator[str]:
@@ -73,14 +89,14 @@ def _form(events: Sequence[HistoryEvent]) -> Iterator[str]:
         yield "the first event is not WorkflowExecutionStarted"
 
 
-def _closing(events: Sequence[HistoryEvent]) -> Iterator[str]:
+def _closing(events: Sequence[HistoryEvent], expected: EventType.ValueType) -> Iterator[str]:
     closing = [event for event in events if event.event_type in _CLOSING]
     if len(closing) != 1:
         yield f"there are {len(closing)} closing events"
     elif closing[0] is not events[-1]:
         yield f"event {closing[0].event_id} closes the run but is not the last"
-    elif closing[0].event_type != EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED:
-        yield f"the run did not complete: {EventType.Name(closing[0].event_type)}"
+    elif closing[0].event_type != expected:
+        yield f"the run did not close with {EventType.Name(expected)}: {EventType.Name(closing[0].event_type)}"
 
 
 def _references(events: Sequence[HistoryEvent]) -> Iterator[str]:

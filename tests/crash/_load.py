@@ -11,7 +11,8 @@ import random
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 
 import grpc
 import msgspec
@@ -82,11 +83,13 @@ class Load:
     Args:
         calls: The connection.
         dice: Where everything random comes from.
+        open_at_most: From how many open workflows on no more are started.
     """
 
-    def __init__(self, calls: Calls, dice: random.Random) -> None:
+    def __init__(self, calls: Calls, dice: random.Random, *, open_at_most: int = _OPEN_AT_MOST) -> None:
         self._calls = calls
         self._dice = dice
+        self._open_at_most = open_at_most
         self._queue = f"crash-{uuid.uuid4()}"
         self._sticky_queue = f"{self._queue}-sticky"
         self._eager: set[asyncio.Task[None]] = set()
@@ -94,12 +97,26 @@ class Load:
         self.journal = Journal()
         self.stopping = False
 
+    @asynccontextmanager
+    async def working(self, *, workflows: int, sticky: int, activities: int) -> AsyncIterator[None]:
+        """Let so many polls of each kind go on for as long as the block lasts."""
+        workers = [asyncio.create_task(self.work_on_workflows(sticky=False)) for _ in range(workflows)]
+        workers += [asyncio.create_task(self.work_on_workflows(sticky=True)) for _ in range(sticky)]
+        workers += [asyncio.create_task(self.work_on_activities()) for _ in range(activities)]
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.cancel()
+            ended = await asyncio.gather(*workers, return_exceptions=True)
+            self.journal.faults += [f"a worker ended with {end!r}" for end in ended if isinstance(end, Exception)]
+
     # --- callers --------------------------------------------------------------------------------------------------
 
     async def call(self) -> None:
         """Start and signal workflows, one after the other, until the load is stopping."""
         while not self.stopping:
-            if len(self.journal.promises) - len(self.journal.finishing) >= _OPEN_AT_MOST:
+            if len(self.journal.promises) - len(self.journal.finishing) >= self._open_at_most:
                 await asyncio.sleep(0.02)
                 continue
             await self._start_and_signal(f"crash-{next(self._numbers)}-{uuid.uuid4()}")

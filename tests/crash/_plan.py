@@ -7,6 +7,7 @@ every decision is made from the whole history, so that it does not matter which 
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 
@@ -44,6 +45,13 @@ class Plan(msgspec.Struct, frozen=True):
     signals: int
     timer_milliseconds: int
     """0 for no timer."""
+
+
+def seed_of_run() -> int:
+    """Return the seed of everything random, which an environment variable may set."""
+    seed = int(os.environ.get("PERDURE_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+    print(f"PERDURE_CRASH_SEED={seed}")  # noqa: T201 - pytest shows it with a failure, and it repeats the faults
+    return seed
 
 
 def random_plan(dice: random.Random) -> Plan:

@@ -85,7 +85,7 @@ def _start_the_activity_twice(events: list[HistoryEvent]) -> None:
         (_go_on_after_the_end, "event 12 closes the run but is not the last"),
         (_stay_open, "there are 0 closing events"),
         (_stay_open, "the workflow's completion was acknowledged and is not in history"),
-        (_fail_instead, "the run did not complete"),
+        (_fail_instead, "the run did not close with EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED"),
         (_point_at_the_wrong_event, "scheduled_event_id of event 8 is 2"),
         (_start_the_activity_twice, "event 5 has 2 events EVENT_TYPE_ACTIVITY_TASK_STARTED"),
     ],

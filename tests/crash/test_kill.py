@@ -8,20 +8,18 @@ tests pin.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
-from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest, GetSystemInfoResponse
 
-from tests.crash._audit import audit
-from tests.crash._calls import Calls, Refused
-from tests.crash._load import Journal, Load, closed, history
-from tests.crash._server import ServerProcess, perdure_command
+from tests.crash._calls import Calls
+from tests.crash._finish import audit_all
+from tests.crash._load import Journal, Load
+from tests.crash._plan import seed_of_run
+from tests.crash._server import ServerProcess, free_port, perdure_command
 from tests.postgres_server import PostgresServer
 
 _KILLS = 50
@@ -34,15 +32,13 @@ _DURING_START_UP = 0.1
 """One kill in ten comes before the server has answered anything."""
 _UP_SECONDS = 0.05, 1.5
 _STARTING_SECONDS = 0.0, 0.4
-_FINISH_SECONDS = 60.0
-_READERS = 20
 
 
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    seed = _seed()
+    seed = seed_of_run()
     port = free_port()
     server = ServerProcess(perdure_command(f"sqlite:///{tmp_path}/crash.db", port), tmp_path / "server.log")
 
@@ -61,7 +57,7 @@ async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_pat
 async def test_kills_of_the_server_and_crashes_of_postgresql_lose_nothing_either(
     tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
-    seed = _seed()
+    seed = seed_of_run()
     port = free_port()
     server = ServerProcess(perdure_command(postgres_url, port), tmp_path / "server.log")
 
@@ -80,12 +76,6 @@ async def test_kills_of_the_server_and_crashes_of_postgresql_lose_nothing_either
     _check(journal, faults, f"seed {seed}, {_CRASHES} kills and crashes", at_least=_CRASHES)
 
 
-def _seed() -> int:
-    seed = int(os.environ.get("PERDURE_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
-    print(f"PERDURE_CRASH_SEED={seed}")  # noqa: T201 - pytest shows it with a failure, and it repeats the kills
-    return seed
-
-
 def _check(journal: Journal, faults: Sequence[str], what: str, *, at_least: int) -> None:
     load = f"{what}; acknowledged: {dict(journal.acknowledged)}"
     assert not faults, "\n".join([f"{len(faults)} faults, {load}", *faults[:40]])
@@ -101,21 +91,16 @@ async def disturb_under_load(
     async with Calls(address) as calls:
         load = Load(calls, random.Random(dice.random()))
         server.start()
-        workers = [asyncio.create_task(load.work_on_workflows(sticky=False)) for _ in range(_WORKFLOW_POLLERS)]
-        workers += [asyncio.create_task(load.work_on_workflows(sticky=True)) for _ in range(_STICKY_POLLERS)]
-        workers += [asyncio.create_task(load.work_on_activities()) for _ in range(_ACTIVITY_POLLERS)]
-        callers = [asyncio.create_task(load.call()) for _ in range(_CALLERS)]
         try:
-            await disturb(calls, dice)
-            load.stopping = True
-            await asyncio.gather(*callers)
-            faults = await _audit_all(calls, load.journal)
+            async with load.working(workflows=_WORKFLOW_POLLERS, sticky=_STICKY_POLLERS, activities=_ACTIVITY_POLLERS):
+                async with asyncio.TaskGroup() as callers:
+                    for _ in range(_CALLERS):
+                        callers.create_task(load.call())
+                    await disturb(calls, dice)
+                    load.stopping = True
+                faults = await audit_all(calls, load.journal)
         finally:
-            for task in [*workers, *callers]:
-                task.cancel()
-            ended = await asyncio.gather(*workers, *callers, return_exceptions=True)
             server.stop()
-    faults += [f"a worker or caller ended with {end!r}" for end in ended if isinstance(end, Exception)]
     return load.journal, faults + load.journal.faults
 
 
@@ -129,42 +114,3 @@ async def _kill_again_and_again(server: ServerProcess, calls: Calls, dice: rando
             await asyncio.sleep(dice.uniform(*_UP_SECONDS))
         server.kill()
         server.start()
-
-
-async def _audit_all(calls: Calls, journal: Journal) -> list[str]:
-    """Wait for every workflow to close, and audit its history."""
-    faults: list[str] = []
-    starts = journal.starts()
-    remaining = iter(starts.items())
-    unfinished = set(starts)
-
-    async def read() -> None:
-        for workflow_id, run_id in remaining:
-            faults.extend(await _audit_one(calls, journal, workflow_id, run_id))
-            unfinished.remove(workflow_id)
-
-    try:
-        async with asyncio.timeout(_FINISH_SECONDS):
-            await asyncio.gather(*(read() for _ in range(_READERS)))
-    except TimeoutError:
-        stuck = sorted(unfinished - journal.finishing)
-        faults.append(f"{len(stuck)} workflows had not completed {_FINISH_SECONDS:.0f} s after the last kill: {stuck}")
-    return faults
-
-
-async def _audit_one(calls: Calls, journal: Journal, workflow_id: str, run_id: str) -> Sequence[str]:
-    execution = WorkflowExecution(workflow_id=workflow_id, run_id=run_id)
-    try:
-        await closed(calls, execution)
-        events = await history(calls, execution)
-    except Refused as refusal:
-        return [f"{workflow_id}: its start was acknowledged and it is not there: {refusal}"]
-    return audit(workflow_id, events, journal.promises[workflow_id])
-
-
-def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,6 +6,7 @@ import pytest
 
 from perdure.server.settings import (
     SEARCH_ATTRIBUTE_TYPES,
+    PostgresSettings,
     ServerSettings,
     SettingsError,
     is_postgres,
@@ -90,3 +91,14 @@ def test_a_search_attribute_type_is_known_in_any_case() -> None:
 
 def _snake(name: str) -> str:
     return "KEYWORD_LIST" if name == "KeywordList" else name.upper()
+
+
+@pytest.mark.parametrize("lease_seconds", [1.0, 5.0])
+def test_a_batch_that_stops_blocks_the_others_for_less_than_half_a_lease(lease_seconds: float) -> None:
+    postgres = PostgresSettings().within(lease_seconds)
+    assert postgres.idle_transaction_timeout_seconds < postgres.lock_timeout_seconds < lease_seconds / 2
+
+
+def test_shorter_timeouts_than_the_lease_asks_for_stay_as_they_were_set() -> None:
+    short = PostgresSettings(lock_timeout_seconds=0.2, idle_transaction_timeout_seconds=0.1)
+    assert short.within(5.0) == short

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from perdure.server.settings import (
+    ClusterSettings,
     EngineSettings,
     Limits,
     MatcherSettings,
@@ -58,20 +59,26 @@ def search_attributes(option: str, pairs: Iterable[str]) -> dict[str, int]:
 def engine_settings(engine_pairs: Iterable[str], limit_pairs: Iterable[str]) -> EngineSettings:
     """Return the settings of the engine with those changed that NAME=NUMBER pairs of `--engine` and `--limit` name.
 
-    A name of `--engine` that begins with `matcher.` is one of the task queues' settings.
+    A name of `--engine` that begins with `matcher.` is one of the task queues' settings, one with `cluster.` of the
+    cluster's.
 
     Raises:
         click.BadParameter: A name is unknown, or its value is no number.
     """
     engine: dict[str, str] = {}
-    matcher: dict[str, str] = {}
+    groups: dict[str, dict[str, str]] = {"matcher": {}, "cluster": {}}
     for name, value in key_values("--engine", engine_pairs).items():
-        (matcher if name.startswith("matcher.") else engine)[name.removeprefix("matcher.")] = value
+        group, dot, rest = name.partition(".")
+        if dot and group in groups:
+            groups[group][rest] = value
+        else:
+            engine[name] = value
     settings = _changed(EngineSettings(), "--engine", engine)
     return msgspec.structs.replace(
         settings,
         limits=_changed(settings.limits, "--limit", key_values("--limit", limit_pairs)),
-        matcher=_changed(MatcherSettings(), "--engine", matcher),
+        matcher=_changed(MatcherSettings(), "--engine", groups["matcher"]),
+        cluster=_changed(ClusterSettings(), "--engine", groups["cluster"]),
     )
 
 

@@ -222,7 +222,7 @@ def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
         # Imported here: who stores in SQLite starts without the driver.
         from perdure.server.store.postgres import PostgresStore
 
-        return PostgresStore(settings.db, settings.postgres)
+        return PostgresStore(settings.db, settings.postgres.within(settings.engine.cluster.lease_seconds))
     return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
 
 

@@ -14,12 +14,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perdure.server.core.limits import Limits
+from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.matching.settings import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.settings import PostgresSettings
 
 __all__ = [
     "SEARCH_ATTRIBUTE_TYPES",
+    "ClusterSettings",
     "EngineSettings",
     "Limits",
     "LogFormat",
@@ -38,6 +40,10 @@ SEARCH_ATTRIBUTE_TYPES: Mapping[str, int] = MappingProxyType(
     {"Text": 1, "Keyword": 2, "Int": 3, "Double": 4, "Bool": 5, "Datetime": 6, "KeywordList": 7}
 )
 """The types a search attribute may have: the name people write and the number of `IndexedValueType`."""
+
+
+_SHORTEST_LEASE_SECONDS = 1.0
+"""Below this a renewal that is late could not be told from one that takes its time."""
 
 
 class SettingsError(ValueError):
@@ -111,6 +117,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("concurrent_calls_max", "namespace_retention_seconds", "store_check_seconds"):
             if getattr(self, field) <= 0:
                 raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
+        if self.engine.cluster.lease_seconds < _SHORTEST_LEASE_SECONDS:
+            lease_seconds = self.engine.cluster.lease_seconds
+            raise SettingsError(f"lease_seconds must be {_SHORTEST_LEASE_SECONDS} or more, not {lease_seconds}")
         for field in ("shutdown_grace_seconds", "lock_wait_seconds"):
             if getattr(self, field) < 0:
                 raise SettingsError(f"{field} must not be negative, not {getattr(self, field)}")

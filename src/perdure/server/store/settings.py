@@ -5,7 +5,13 @@ Data only. It stands beside the stores and not in one, because reading settings 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+_IDLE_SHARE: Final = 0.4
+_LOCK_SHARE: Final = 0.48
+"""Of a lease: both below a half, and whoever waits for a lock outlasts a batch that has stopped."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,3 +29,15 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a batch, or a server that takes over, waits for a lock; longer than the one below."""
     idle_transaction_timeout_seconds: float = 3.0
     """How long the database waits for the next statement of a batch before it undoes it and lets others on."""
+
+    def within(self, lease_seconds: float) -> PostgresSettings:
+        """Return these as a member of a cluster needs them.
+
+        One that stops in the middle of a batch must not block for long those who take its shards: the two that bound
+        that are below half a lease, however long they were set.
+        """
+        return msgspec.structs.replace(
+            self,
+            lock_timeout_seconds=min(self.lock_timeout_seconds, _LOCK_SHARE * lease_seconds),
+            idle_transaction_timeout_seconds=min(self.idle_transaction_timeout_seconds, _IDLE_SHARE * lease_seconds),
+        )

@@ -254,6 +254,28 @@ def test_an_answered_task_is_found_in_the_index_again_after_a_while() -> None:
     assert queue.held() == [task(1)]
 
 
+def test_a_queue_that_begins_anew_finds_what_was_answered_in_the_index_at_once() -> None:
+    queue = complete_queue()
+    queue.add(task(1))
+    assert queue.take() == task(1)
+    queue.done(task(1), now=0.0)
+    queue.begin_anew()
+    assert refill(queue, [task(1)]) == []
+    assert queue.take() == task(1)
+
+
+def test_what_was_in_flight_when_a_queue_began_anew_is_offered_once_more() -> None:
+    queue = complete_queue()
+    queue.add(task(1))
+    assert queue.take() == task(1)
+    queue.begin_anew()
+    refill(queue, [task(1)])
+    queue.done(task(1), now=0.0)
+    assert queue.take() == task(1)
+    queue.done(task(1), now=0.0)
+    assert queue.take() is None
+
+
 def test_refills_get_past_any_number_of_started_tasks_at_the_head_of_the_index() -> None:
     queue = complete_queue()
     started = [task(number) for number in range(100)]

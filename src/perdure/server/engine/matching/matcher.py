@@ -135,8 +135,7 @@ class Matcher:
             self._hand_over(loaded.tasks.add_query(offer))
         else:
             return False
-        if self._neighbours is not None:
-            self._report_left_over(loaded)
+        self._report(loaded)
         return True
 
     def withdraw_query(self, key: QueueKey, query_id: str) -> None:
@@ -154,20 +153,21 @@ class Matcher:
         if not offer.query_id:
             loaded.dispatched.count(now)
         self._hand_over(loaded.tasks.done(offer, now))
+        self._report(loaded)
 
     def stale(self, key: QueueKey, offer: Offer) -> None:
         """Note that the owner had no such task as a poll was given."""
         loaded = self._queues.get(key)
         if loaded is not None:
             self._hand_over(loaded.tasks.done(offer, self._loop_time()))
+            self._report(loaded)
 
     def give_back(self, key: QueueKey, offer: Offer) -> None:
         """Take an offer back that a poll was given but nobody got: the next poll gets it."""
         loaded = self._queues.get(key)
         if loaded is not None:
             self._hand_over(loaded.tasks.give_back(offer))
-            if self._neighbours is not None:
-                self._report_left_over(loaded)
+            self._report(loaded)
 
     def offers(self, key: QueueKey) -> list[Offer]:
         """Return the task offers held for a queue, as when they have to go to another one."""
@@ -213,7 +213,11 @@ class Matcher:
     def take(self, key: QueueKey) -> Offer | None:
         """Return an offer for a poll that another node has sent over, None where there is none now."""
         loaded = self._queues.get(key)
-        return loaded.tasks.take() if loaded is not None else None
+        if loaded is None:
+            return None
+        offer = loaded.tasks.take()
+        self._refill_soon(loaded)
+        return offer
 
     def has_recent_poller(self, key: QueueKey) -> bool:
         """Return whether the queue was polled lately, on this node or on another one."""
@@ -272,12 +276,12 @@ class Matcher:
         """See whether there are tasks of this node's shards in a queue that another node polls."""
         loaded = self._queues.get(key) or self._load(key)
         self._refill_soon(loaded)
-        self._report_left_over(loaded)
+        self._report(loaded)
 
     def look_everywhere(self) -> None:
         """Compare every polled queue with the index at once: this node has come to own more of it."""
         for loaded in self._queues.values():
-            loaded.tasks.doubt()
+            loaded.tasks.begin_anew()
             if self._is_polled(loaded, self._loop_time()):
                 self._refill_soon(loaded)
 
@@ -336,9 +340,10 @@ class Matcher:
         loaded = self._queues[key] = LoadedQueue(key, self._settings, self._loop_time())
         return loaded
 
-    def _report_left_over(self, loaded: LoadedQueue) -> None:
+    def _report(self, loaded: LoadedQueue) -> None:
         """Tell the neighbours of offers that no poll waits for here, or see whether there are more on the disk."""
-        assert self._neighbours is not None, "there is nobody to tell"
+        if self._neighbours is None:
+            return
         count = loaded.tasks.offer_count
         if count:
             self._neighbours.left_over(loaded.key, count)
@@ -414,10 +419,9 @@ class Matcher:
         rows = await self._ready_tasks(loaded.key, limit)
         for handover in loaded.tasks.end_refill(map(_offer_of, rows), limit):
             self._hand_over(handover)
-        if self._neighbours is not None and loaded.tasks.offer_count:
-            self._neighbours.left_over(loaded.key, loaded.tasks.offer_count)
         if loaded.tasks.parked_count:
             self._refill_soon(loaded)
+        self._report(loaded)
 
     async def _ready_tasks(self, key: QueueKey, limit: int) -> list[ReadyTask]:
         if key.kind is QueueKind.NEXUS:

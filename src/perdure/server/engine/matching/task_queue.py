@@ -101,6 +101,8 @@ class TaskQueue(Generic[P]):
         assert 0 < refill_offers <= window_offers, "a refill must fit into the window"
         self._window: OrderedDict[TaskName, Offer] = OrderedDict()
         self._in_flight: dict[TaskName, Offer | None] = {}
+        self._overtaken: set[TaskName] = set()
+        """Names in flight whose answer tells nothing of what is ready now."""
         self._queries: OrderedDict[str, Offer] = OrderedDict()
         self._queries_in_flight: set[str] = set()
         self._polls: OrderedDict[P, None] = OrderedDict()
@@ -151,7 +153,7 @@ class TaskQueue(Generic[P]):
         name = (offer.run_id, offer.scheduled_event_id)
         if name not in self._in_flight:
             return None
-        newer = self._in_flight.pop(name)
+        newer = self._end_flight(name, offer)
         if newer is None:
             self._answered.add(name, now)
             return None
@@ -262,6 +264,15 @@ class TaskQueue(Generic[P]):
         """Assume that the index holds more than is known here: the net under all the rules above."""
         self._more_on_disk = True
 
+    def begin_anew(self) -> None:
+        """Rely on no answer of the past: in a shard that comes from another node, what was started may be ready again.
+
+        What is in flight was asked for before that, so it is offered once more.
+        """
+        self._answered.clear()
+        self._overtaken.update(self._in_flight)
+        self._more_on_disk = True
+
     def is_idle(self) -> bool:
         """Return whether the queue can be forgotten: all it holds is also on disk, and nobody waits for it."""
         return (
@@ -273,6 +284,14 @@ class TaskQueue(Generic[P]):
         )
 
     # --- within ---------------------------------------------------------------------------------------------------
+
+    def _end_flight(self, name: TaskName, offer: Offer) -> Offer | None:
+        """Return what is to be offered under a name whose flight has ended; None where its owner has seen to it."""
+        newer = self._in_flight.pop(name)
+        if name in self._overtaken:
+            self._overtaken.discard(name)
+            return newer or offer
+        return newer
 
     def _place(self, name: TaskName, offer: Offer) -> Handover[P] | None:
         poll = self._next_poll()
@@ -300,7 +319,7 @@ class TaskQueue(Generic[P]):
         name = (offer.run_id, offer.scheduled_event_id)
         if name not in self._in_flight:
             return None
-        newer = self._in_flight.pop(name) or offer
+        newer = self._end_flight(name, offer) or offer
         poll = self._next_poll()
         if poll is not None:
             self._in_flight[name] = None
@@ -346,6 +365,10 @@ class RecentNames:
     def discard(self, name: TaskName) -> None:
         self._younger.discard(name)
         self._older.discard(name)
+
+    def clear(self) -> None:
+        self._younger.clear()
+        self._older.clear()
 
     def forget_old(self, now: float) -> None:
         """Begin a new generation where it is time."""
