@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 import perdure
+from perdure.cli.db import db_commands
 from perdure.cli.global_options import global_options
 from perdure.cli.server import server
 
@@ -20,3 +21,4 @@ def main() -> None:
 
 
 main.add_command(server)
+main.add_command(db_commands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.core import ParameterSource
 
-from perdure.cli.global_options import given_options, global_options
+from perdure.cli.global_options import given_options, global_options, switch
 from perdure.cli.pairs import engine_settings, key_values, postgres_settings, search_attributes
 from perdure.cli.serving import local_ip, serve_process
 from perdure.cli.start_dev import start_dev
@@ -23,6 +23,7 @@ _DEFAULTS = ServerSettings()
 )
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
 @click.option("--postgres", multiple=True, metavar="NAME=NUMBER", help="Change a setting of PostgreSQL. Repeatable.")
+@switch("--no-migrate", help="Refuse a database whose schema `perdure db migrate` would change, and leave it alone.")
 @click.option(
     "--store-check-seconds",
     type=float,
@@ -72,6 +73,7 @@ def server(
     db: str,
     sqlite_pragma: tuple[str, ...],
     postgres: tuple[str, ...],
+    no_migrate: bool,
     store_check_seconds: float,
     ip: str,
     port: int,
@@ -93,6 +95,7 @@ def server(
             db=db,
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
             postgres=postgres_settings(postgres),
+            migrate=not no_migrate,
             store_check_seconds=store_check_seconds,
             ip=local_ip(ip),
             port=port,

@@ -180,8 +180,8 @@ def make_store(settings: ServerSettings) -> Store:
         # Imported here: who stores in SQLite starts without the driver.
         from perdure.server.store.postgres import PostgresStore
 
-        return PostgresStore(settings.db, settings.postgres)
-    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
+        return PostgresStore(settings.db, settings.postgres, migrates=settings.migrate)
+    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas, migrates=settings.migrate)
 
 
 async def _register_search_attributes(server: Server, settings: ServerSettings) -> None:

@@ -71,6 +71,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
     postgres: PostgresSettings = PostgresSettings()
     """How a PostgreSQL database is used."""
+    migrate: bool = True
+    """Whether to make the schema, or lead it to this version, at start; else a database that needs it is refused."""
     store_check_seconds: float = 1.0
     """How often the store is asked whether it could write; the health service tells the answer."""
     ip: str = "127.0.0.1"
