@@ -18,6 +18,8 @@ import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest, GetSystemInfoResponse
 
+from perdure.server.tools.check import Checked
+from perdure.server.tools.commands import check
 from tests.crash._audit import audit
 from tests.crash._calls import Calls, Refused
 from tests.crash._load import Journal, Load, closed, history
@@ -44,7 +46,8 @@ _READERS = 20
 async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     seed = _seed()
     port = free_port()
-    server = ServerProcess(perdure_command(f"sqlite:///{tmp_path}/crash.db", port), tmp_path / "server.log")
+    db = f"sqlite:///{tmp_path}/crash.db"
+    server = ServerProcess(perdure_command(db, port), tmp_path / "server.log")
 
     async def kill(calls: Calls, dice: random.Random) -> None:
         await _kill_again_and_again(server, calls, dice, _KILLS)
@@ -52,6 +55,7 @@ async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_pat
     journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill)
 
     assert server.kills == _KILLS
+    faults += await _faults_of_rows(db)
     _check(journal, faults, f"seed {seed}, {server.kills} kills", at_least=_KILLS)
 
 
@@ -77,7 +81,13 @@ async def test_kills_of_the_server_and_crashes_of_postgresql_lose_nothing_either
     journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill_and_crash)
 
     assert server.kills == _CRASHES
+    faults += await _faults_of_rows(postgres_url)
     _check(journal, faults, f"seed {seed}, {_CRASHES} kills and crashes", at_least=_CRASHES)
+
+
+async def _faults_of_rows(db: str) -> list[str]:
+    """Return what `perdure db check` says of the database that was left."""
+    return [f"{problem.where}: {problem.what}" async for problem in check(db, Checked())]
 
 
 def _seed() -> int:
