@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.core import ParameterSource
 
-from perdure.cli.global_options import given_options, global_options
+from perdure.cli.global_options import given_options, global_options, switch
 from perdure.cli.pairs import engine_settings, key_values, postgres_settings, search_attributes
 from perdure.cli.serving import local_ip, serve_process
 from perdure.cli.start_dev import start_dev
@@ -30,6 +30,7 @@ _DEFAULTS = ServerSettings()
     help="How long to wait for another process that works on the SQLite file.",
 )
 @click.option("--postgres", multiple=True, metavar="NAME=NUMBER", help="Change a setting of PostgreSQL. Repeatable.")
+@switch("--no-migrate", help="Refuse a database whose schema `perdure db migrate` would change, and leave it alone.")
 @click.option(
     "--store-check-seconds",
     type=float,
@@ -86,6 +87,7 @@ def server(
     sqlite_pragma: tuple[str, ...],
     lock_wait_seconds: float,
     postgres: tuple[str, ...],
+    no_migrate: bool,
     store_check_seconds: float,
     ip: str,
     port: int,
@@ -109,6 +111,7 @@ def server(
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
             lock_wait_seconds=lock_wait_seconds,
             postgres=postgres_settings(postgres),
+            migrate=not no_migrate,
             store_check_seconds=store_check_seconds,
             ip=local_ip(ip),
             port=port,

@@ -222,8 +222,9 @@ def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
         # Imported here: who stores in SQLite starts without the driver.
         from perdure.server.store.postgres import PostgresStore
 
-        return PostgresStore(settings.db, settings.postgres.within(settings.engine.cluster.lease_seconds))
-    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
+        postgres = settings.postgres.within(settings.engine.cluster.lease_seconds)
+        return PostgresStore(settings.db, postgres, migrates=settings.migrate)
+    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas, migrates=settings.migrate)
 
 
 async def _register_search_attributes(dispatcher: Dispatcher, settings: ServerSettings) -> None:

@@ -79,6 +79,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait at start for another process that works on the same SQLite file; then the start is refused."""
     postgres: PostgresSettings = PostgresSettings()
     """How a PostgreSQL database is used."""
+    migrate: bool = True
+    """Whether to make the schema, or lead it to this version, at start; else a database that needs it is refused."""
     store_check_seconds: float = 1.0
     """How often the store is asked whether it could write; the health service tells the answer."""
     ip: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""What must hold of a run after every step; tests and the simulator check it, production never does.
+"""What must hold of a run after every step; tests, the simulator and `perdure db check` check it, servers never do.
 
 A broken rule is a bug of ours, so it raises `InvariantBroken` with the run, the rule and both sides of the difference.
 Checking changes nothing. Five families: history is well formed; memory is what history says; the workflow task is

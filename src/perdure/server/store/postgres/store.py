@@ -60,9 +60,11 @@ class PostgresStore:
         url: `postgresql://user:password@host:port/database`; what it leaves out is taken from the environment, as
             PostgreSQL's own programs do.
         settings: Sizes and times.
+        migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings | None = None) -> None:
+    def __init__(self, url: str, settings: PostgresSettings | None = None, *, migrates: bool = True) -> None:
+        self._migrates = migrates
         settings = settings or PostgresSettings()
         self._url = url
         self._settings = settings
@@ -80,7 +82,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         """See `Store.open`."""
-        await self._writer.open(migrate)
+        await self._writer.open(lambda connection: migrate(connection, may_change=self._migrates))
         await self._reader.open()
         await self._lister.open()
 

@@ -69,16 +69,18 @@ class SqliteStore:
     Args:
         path: The database file, made where it is missing; None keeps everything in memory.
         pragmas: Settings by name, over those of `PRAGMAS`, applied to every connection in their order.
+        migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
 
     Raises:
         ValueError: A pragma's name or value is not a plain word or number.
     """
 
-    def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}) -> None:
+    def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}, *, migrates: bool = True) -> None:
         for name, value in pragmas.items():
             if not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"[\w+-]+", value):
                 raise ValueError(f"Not a pragma: {name}={value}. Give a name and a plain word or number.")
         self._path = path or _MEMORY
+        self._migrates = migrates
         self._pragmas = {**PRAGMAS, **pragmas}
         self._claimed: tuple[str, int] | None = None
         self._writer = DatabaseThread("perdure-store-writer", self._connect_to_write)
@@ -276,7 +278,7 @@ class SqliteStore:
     def _connect_to_write(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
-            migrate(connection)
+            migrate(connection, may_change=self._migrates or self._path == _MEMORY)
         except BaseException:
             connection.close()
             raise
