@@ -120,8 +120,14 @@ async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = 
         _log.info("stopping")
     _log.info("stopped")
     if server.fenced.is_set():
-        db = shown_db(settings.db)
-        raise CannotServe(f"another process has taken over the store {db}; only one at a time may serve it")
+        raise CannotServe(_why_fenced(settings))
+
+
+def _why_fenced(settings: ServerSettings) -> str:
+    db = shown_db(settings.db)
+    if is_postgres(settings.db):
+        return f"another process uses this one's address on {db}: give each server one of its own with --advertise"
+    return f"another process has taken over the store {db}; only one at a time may serve it"
 
 
 def run(
