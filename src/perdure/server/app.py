@@ -13,12 +13,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 from typing import Final, NamedTuple
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 
+from perdure import __version__
 from perdure.server.address import node_address
 from perdure.server.core.errors import ServerError
 from perdure.server.engine.clock import Clock, SystemClock
@@ -217,9 +217,7 @@ def _make_cluster(
     """Return the cluster that this server is a node of; None where its store has one node, always."""
     if isinstance(store, SqliteStore):
         return None
-    return Cluster(
-        store, clock, node_address(settings, port), version("perdure"), GrpcDialer(), settings.engine.cluster
-    )
+    return Cluster(store, clock, node_address(settings, port), __version__, GrpcDialer(), settings.engine.cluster)
 
 
 def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:

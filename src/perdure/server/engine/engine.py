@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Final
 
 import msgspec
@@ -28,6 +27,7 @@ from temporalio.api.workflowservice.v1 import (
     ShutdownWorkerRequest,
 )
 
+from perdure import __version__
 from perdure.server.core.effects import Effect
 from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
@@ -388,7 +388,7 @@ class Engine:
         """Return what this node knows of its cluster; one that is alone knows itself."""
         if self.cluster is not None:
             return self.cluster.status()
-        alone = NodeStatus(self.settings.node, version("perdure"), self._started_at, 0.0, True, False, True, SHARDS)
+        alone = NodeStatus(self.settings.node, __version__, self._started_at, 0.0, True, False, True, SHARDS)
         return ClusterStatus(self.settings.node, 0, [alone])
 
     # --- clients ------------------------------------------------------------------------------------------------------
