@@ -13,16 +13,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 
 from perdure import __version__
-from perdure.server.address import node_address
 from perdure.server.core.errors import ServerError
 from perdure.server.engine.clock import Clock, SystemClock
-from perdure.server.engine.cluster import Cluster
 from perdure.server.engine.cluster.services import RPC
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
@@ -37,6 +35,9 @@ from perdure.server.readiness import Readiness
 from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
 from perdure.server.store.interface import ClusterStore, StoreError
 from perdure.server.store.sqlite import FileLock, SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 _log = logging.getLogger(__name__)
 
@@ -217,6 +218,10 @@ def _make_cluster(
     """Return the cluster that this server is a node of; None where its store has one node, always."""
     if isinstance(store, SqliteStore):
         return None
+    # Imported here: who stores in SQLite starts without it.
+    from perdure.server.address import node_address
+    from perdure.server.engine.cluster.cluster import Cluster
+
     return Cluster(store, clock, node_address(settings, port), __version__, GrpcDialer(), settings.engine.cluster)
 
 

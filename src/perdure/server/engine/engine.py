@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from temporalio.api.query.v1 import QueryRejected as QueryRejectedMessage
@@ -39,7 +39,8 @@ from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
-from perdure.server.engine.cluster import Cluster, Elsewhere, SoleOwner, services
+from perdure.server.engine.cluster import services
+from perdure.server.engine.cluster.ownership import Elsewhere, SoleOwner
 from perdure.server.engine.cluster.status import ClusterStatus, NodeStatus
 from perdure.server.engine.committer import Committer
 from perdure.server.engine.deletions import Deletions
@@ -63,6 +64,9 @@ from perdure.server.engine.visits import VisitedQueues, Visits
 from perdure.server.engine.waiters import Waiters
 from perdure.server.engine.wire import append_field
 from perdure.server.store.interface import Store, StoreError
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 _logger = logging.getLogger(__name__)
 _RECOVERY_PAUSE_SECONDS: Final = 1.0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from perdure.server.engine.cluster import Cluster
+from typing import TYPE_CHECKING
+
 from perdure.server.engine.cluster.services import READ_NAMESPACES
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 
 class NamespaceFellows:
