@@ -22,6 +22,13 @@ _DEFAULTS = ServerSettings()
     help="sqlite:///file.db, a path, memory:, or postgresql://user:password@host:port/database",
 )
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
+@click.option(
+    "--lock-wait-seconds",
+    type=float,
+    default=_DEFAULTS.lock_wait_seconds,
+    show_default=True,
+    help="How long to wait for another process that works on the SQLite file.",
+)
 @click.option("--postgres", multiple=True, metavar="NAME=NUMBER", help="Change a setting of PostgreSQL. Repeatable.")
 @switch("--no-migrate", help="Refuse a database whose schema `perdure db migrate` would change, and leave it alone.")
 @click.option(
@@ -72,6 +79,7 @@ def server(
     *,
     db: str,
     sqlite_pragma: tuple[str, ...],
+    lock_wait_seconds: float,
     postgres: tuple[str, ...],
     no_migrate: bool,
     store_check_seconds: float,
@@ -94,6 +102,7 @@ def server(
         settings = ServerSettings(
             db=db,
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
+            lock_wait_seconds=lock_wait_seconds,
             postgres=postgres_settings(postgres),
             migrate=not no_migrate,
             store_check_seconds=store_check_seconds,

@@ -31,7 +31,7 @@ from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
 from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
 from perdure.server.store.interface import Store, StoreError
-from perdure.server.store.sqlite import SqliteStore
+from perdure.server.store.sqlite import FileLock, SqliteStore
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +61,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         CannotServe: A part could not start; those already started are stopped.
     """
     async with AsyncExitStack() as parts:
+        await _keep_others_out(settings, parts)
         store = await _open_store(settings)
         parts.push_async_callback(store.close)
         clock = SystemClock()
@@ -99,8 +100,9 @@ async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = 
         CannotServe: The server could not start, or another process took over its store.
     """
     told_to_stop = asyncio.Event()
-    _on_stop_signal(told_to_stop)
     async with running(settings) as server:
+        # Not before: until calls are answered there is nothing to drain, and a signal ends the process at once.
+        _on_stop_signal(told_to_stop)
         _log.info("serving", extra={"ip": settings.ip, "port": server.port, "db": shown_db(settings.db)})
         if ready is not None:
             ready(server.port)
@@ -163,6 +165,18 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
     closing = asyncio.create_task(frontend.stop(grace_seconds), name="front end stop")
     await engine.drain()
     await closing
+
+
+async def _keep_others_out(settings: ServerSettings, parts: AsyncExitStack) -> None:
+    """Hold the lock of an SQLite file for as long as the parts last. In front of other databases stands the fence."""
+    if is_postgres(settings.db) or (path := sqlite_path(settings.db)) is None:
+        return
+    lock = FileLock(path)
+    try:
+        await lock.acquire(settings.lock_wait_seconds)
+    except StoreError as error:
+        raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
+    parts.callback(lock.release)
 
 
 async def _open_store(settings: ServerSettings) -> Store:

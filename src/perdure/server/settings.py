@@ -69,6 +69,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     `postgresql://user:password@host:port/database`."""
     sqlite_pragmas: Mapping[str, str] = {}
     """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
+    lock_wait_seconds: float = 0.0
+    """How long to wait at start for another process that works on the same SQLite file; then the start is refused."""
     postgres: PostgresSettings = PostgresSettings()
     """How a PostgreSQL database is used."""
     migrate: bool = True
@@ -108,8 +110,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("concurrent_calls_max", "namespace_retention_seconds", "store_check_seconds"):
             if getattr(self, field) <= 0:
                 raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
-        if self.shutdown_grace_seconds < 0:
-            raise SettingsError(f"shutdown_grace_seconds must not be negative, not {self.shutdown_grace_seconds}")
+        for field in ("shutdown_grace_seconds", "lock_wait_seconds"):
+            if getattr(self, field) < 0:
+                raise SettingsError(f"{field} must not be negative, not {getattr(self, field)}")
 
     @property
     def address(self) -> str:

@@ -37,13 +37,17 @@ from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.committer import Committer
+from perdure.server.engine.deletions import Deletions
 from perdure.server.engine.history import Histories
+from perdure.server.engine.history_cleaner import HistoryCleaner
 from perdure.server.engine.matching import Matcher, QueueKey, QueueKind
+from perdure.server.engine.namespace_drain import NamespaceDrain
 from perdure.server.engine.namespaces import DEFAULT_RETENTION_SECONDS, Namespaces
 from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.polling import Polling
 from perdure.server.engine.publisher import Publisher
 from perdure.server.engine.query_board import QueryBoard
+from perdure.server.engine.retention import Retention
 from perdure.server.engine.runner import Runner
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.engine.waiters import Waiters
@@ -86,6 +90,12 @@ class Engine:
         )
         self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings)
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
+        deletions = Deletions(self._delete, settings.deletions_per_second)
+        self._retention = Retention(store, clock, self.namespaces, settings, deletions)
+        self._namespace_drain = NamespaceDrain(store, clock, self.namespaces, deletions, self._committer.settle)
+        self._cleaner = HistoryCleaner(store, settings)
+        self.namespaces.tell_of_changes(self._retention.look_again)
+        self.namespaces.tell_of_changes(self._namespace_drain.look_again)
         self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock)
 
     # --- life ---------------------------------------------------------------------------------------------------------
@@ -106,6 +116,9 @@ class Engine:
         await self.matcher.start()
         await self._alarms.start()
         await self._outbox.start()
+        self._retention.start()
+        self._namespace_drain.start()
+        self._cleaner.start()
 
     async def drain(self) -> None:
         """End everything that only waits: polls, long polls and queries; what is being changed goes on."""
@@ -117,6 +130,9 @@ class Engine:
         """Answer what waits and write what is collected. The store stays open."""
         await self.drain()
         await self._recoveries.stop()
+        await self._retention.stop()
+        await self._namespace_drain.stop()
+        await self._cleaner.stop()
         await self._alarms.stop()
         await self._outbox.stop()
         await self.background.finish()
@@ -149,6 +165,13 @@ class Engine:
 
     async def _carry(self, key: WorkflowKey, given: Input) -> object:
         return await self._runner.submit(key, given)
+
+    async def _delete(self, key: WorkflowKey, given: Input) -> None:
+        """Take an input that deletes a run through the loop, and keep nothing in memory of what is gone."""
+        await self._runner.submit(key, given)
+        entity = self._cache.peek(key)
+        if entity is not None and not entity.runs and not self._committer.holds(key):
+            self._cache.drop(key)
 
     def publish(self, effects: Sequence[Effect]) -> None:
         """Perform effects whose transitions are durable."""

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-from temporalio.api.enums.v1 import NamespaceState
 from temporalio.api.errordetails.v1 import (
     NamespaceAlreadyExistsFailure,
-    NamespaceInvalidStateFailure,
     NamespaceNotFoundFailure,
 )
 
 from perdure.server.core.checks.names import is_too_long
-from perdure.server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from perdure.server.core.checks.namespaces import DELETED, DEPRECATED, REGISTERED, require_namespace_state
+from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord
 
@@ -31,8 +30,9 @@ DEFAULT_NAMESPACE = "default"
 DEFAULT_RETENTION_SECONDS = 24 * 3600
 """Retention of namespaces that the server makes itself; those registered by a request name their own."""
 
-_REGISTERED = NamespaceState.NAMESPACE_STATE_REGISTERED
-_DEPRECATED = NamespaceState.NAMESPACE_STATE_DEPRECATED
+
+_SUFFIX_LENGTH: Final = 5
+"""As many characters of its id as Temporal puts behind the name of a namespace that is being deleted."""
 
 
 class NamespaceStore(Protocol):
@@ -43,6 +43,9 @@ class NamespaceStore(Protocol):
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """Insert or replace a namespace, by id."""
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """Remove a namespace, unless something of it is left; return whether it is gone."""
 
 
 class Clock(Protocol):
@@ -55,7 +58,7 @@ class Clock(Protocol):
 class Namespaces:
     """The namespaces by name and by id."""
 
-    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_limits", "_store")
+    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_limits", "_listeners", "_store")
 
     def __init__(self, store: NamespaceStore, clock: Clock, limits: Limits | None = None) -> None:
         self._store = store
@@ -64,6 +67,11 @@ class Namespaces:
         self._by_name: dict[str, NamespaceRecord] = {}
         self._by_id: dict[str, NamespaceRecord] = {}
         self._changing = asyncio.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell_of_changes(self, listener: Callable[[], None]) -> None:
+        """Have a function called after a namespace was changed or removed."""
+        self._listeners.append(listener)
 
     async def load(self, wanted: Iterable[str] = (), *, retention_seconds: int = DEFAULT_RETENTION_SECONDS) -> None:
         """Read all namespaces of the store and register those that must exist and do not.
@@ -89,8 +97,8 @@ class Namespaces:
         record = self._by_name.get(name)
         if record is None:
             raise self._absent(name)
-        if record.state != _REGISTERED:
-            _require_state(record, (_REGISTERED, _DEPRECATED))
+        if record.state != REGISTERED:
+            require_namespace_state(record, (REGISTERED, DEPRECATED))
         return record
 
     def resolve_registered(self, name: str) -> NamespaceRecord:
@@ -104,8 +112,8 @@ class Namespaces:
         record = self._by_name.get(name)
         if record is None:
             raise self._absent(name)
-        if record.state != _REGISTERED:
-            _require_state(record, (_REGISTERED,))
+        if record.state != REGISTERED:
+            require_namespace_state(record, (REGISTERED,))
         return record
 
     def by_id(self, namespace_id: str) -> NamespaceRecord:
@@ -155,7 +163,7 @@ class Namespaces:
             record = NamespaceRecord(
                 namespace_id=str(uuid.uuid4()),
                 name=name,
-                state=_REGISTERED,
+                state=REGISTERED,
                 description=description,
                 owner_email=owner_email,
                 data=data or {},
@@ -182,8 +190,50 @@ class Namespaces:
             edit(record)
             if record != old:
                 await self._store.save_namespace(record)
+                self._forget(old)
                 self._hold(record)
+                self._tell()
             return record
+
+    async def begin_deletion(self, name: str, delay_seconds: int) -> NamespaceRecord:
+        """Close a namespace for good and free its name; its runs are deleted from now on, and then itself.
+
+        Args:
+            name: Which one; one that is being deleted already takes the new delay.
+            delay_seconds: How long it stays when all its runs are deleted.
+
+        Returns:
+            It, under the name that it has until then.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+
+        def edit(record: NamespaceRecord) -> None:
+            record.state = DELETED
+            record.name = self._name_of_deleted(record)
+            record.delete_delay_seconds = delay_seconds
+
+        return await self.change(name, edit)
+
+    async def remove(self, record: NamespaceRecord) -> bool:
+        """Remove a namespace, unless something of it is left; return whether it is gone."""
+        async with self._changing:
+            is_gone = await self._store.delete_namespace(record.namespace_id)
+            if is_gone:
+                self._forget(self._by_id[record.namespace_id])
+                self._tell()
+            return is_gone
+
+    def _name_of_deleted(self, record: NamespaceRecord) -> str:
+        """Return the name with a beginning of the id behind it: five characters of it, or more where that is taken."""
+        for length in range(_SUFFIX_LENGTH, len(record.namespace_id) + 1):
+            suffix = f"-deleted-{record.namespace_id[:length]}"
+            if record.name.endswith(suffix):
+                return record.name
+            if record.name + suffix not in self._by_name:
+                return record.name + suffix
+        raise AlreadyExists(f'Every name that "{record.name}" could have while it is being deleted is taken')
 
     def _absent(self, name: str) -> InvalidArgument | NotFound:
         if not name:
@@ -196,19 +246,10 @@ class Namespaces:
         self._by_name[record.name] = record
         self._by_id[record.namespace_id] = record
 
+    def _forget(self, record: NamespaceRecord) -> None:
+        del self._by_name[record.name]
+        del self._by_id[record.namespace_id]
 
-def _require_state(record: NamespaceRecord, allowed: Sequence[NamespaceState.ValueType]) -> None:
-    if record.state in allowed:
-        return
-    state = NamespaceState.Name(NamespaceState.ValueType(record.state))
-    raise FailedPrecondition(
-        f"Namespace has invalid state: {_state_name(state)}. "
-        f"Must be {' or '.join(_state_name(NamespaceState.Name(each)) for each in allowed)}.",
-        detail=NamespaceInvalidStateFailure(
-            namespace=record.name, state=NamespaceState.ValueType(record.state), allowed_states=allowed
-        ),
-    )
-
-
-def _state_name(name: str) -> str:
-    return name.removeprefix("NAMESPACE_STATE_").capitalize()
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()

@@ -29,6 +29,13 @@ CREATE_SHARDED_INDEXES: Final = (
     " WHERE ready_at IS NOT NULL",
 )
 
+CREATE_CLOSED_INDEX: Final = (
+    "CREATE INDEX run_closed ON run (namespace_id, closed_at, run_id, shard) WHERE closed_at IS NOT NULL"
+)
+
+DROP_ALARMS_OF_CLOSED_RUNS: Final = "UPDATE run SET alarm_at = NULL WHERE closed_at IS NOT NULL"
+"""Until version 3 they were woken to be deleted."""
+
 CREATE_CLUSTER_VERSION: Final = "INSERT INTO meta (name, value) VALUES ('cluster_version', '0')"
 
 
@@ -57,6 +64,7 @@ class Summary(NamedTuple):
 
 SUMMARIES: Final[Mapping[int, Summary]] = {
     2: Summary("adds the shard of each workflow id, and the tables of a cluster's nodes", True),
+    3: Summary("adds what the deletion of closed runs and of namespaces needs", False),
 }
 """Of each version the step that leads there."""
 

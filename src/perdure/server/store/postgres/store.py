@@ -12,11 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import (
+    DiscardedHistory,
+    NamespaceRecord,
+    RunRecord,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.store.interface import (
     Backlog,
     Batch,
     Claim,
+    ClosedRun,
     ClusterView,
     CommitUnknown,
     CountGroup,
@@ -25,10 +32,12 @@ from perdure.server.store.interface import (
     OutboxHead,
     PairState,
     ReadyTask,
+    RunName,
+    RunPosition,
     StoredEvent,
     StoreUnavailable,
 )
-from perdure.server.store.postgres import batches, listings, members, nodes, queries
+from perdure.server.store.postgres import batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import (
     Connection,
     Readers,
@@ -258,6 +267,24 @@ class PostgresStore:
         """See `Store.due_alarms`."""
         return await queries.due_alarms(self._reader, self._shown, before, limit)
 
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def closed_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+        """See `Store.closed_runs`."""
+        return await deletions.closed_runs(self._reader, self._shown, namespace_id, limit, after)
+
+    async def page_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+        """See `Store.page_runs`."""
+        return await deletions.page_runs(self._reader, self._shown, namespace_id, limit, after)
+
+    async def discarded_histories(self, limit: int) -> list[DiscardedHistory]:
+        """See `Store.discarded_histories`."""
+        return await deletions.discarded_histories(self._reader, self._shown, limit)
+
+    async def delete_history(self, run_id: str, limit: int) -> bool:
+        """See `Store.delete_history`."""
+        return await self._writer.ask(lambda connection: deletions.delete_history(connection, run_id, limit))
+
     # --- messages -------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -277,6 +304,14 @@ class PostgresStore:
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """See `Store.save_namespace`."""
         await self._writer.ask(lambda connection: nodes.save_namespace(connection, namespace))
+
+    async def is_namespace_empty(self, namespace_id: str) -> bool:
+        """See `Store.is_namespace_empty`."""
+        return await deletions.is_namespace_empty(self._lister, namespace_id)
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """See `Store.delete_namespace`."""
+        return await self._writer.ask(lambda connection: deletions.delete_namespace(connection, namespace_id))
 
     # --- visibility -----------------------------------------------------------------------------------------------
 
