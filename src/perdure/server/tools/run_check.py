@@ -60,7 +60,7 @@ _MAY_OUTLIVE_ITS_RUN: Final = (RUN, OUTBOX, INBOX, DISCARDED_HISTORY)
 _COMPARED_AS_STATE: Final = ("memo", "search_attributes", "state")
 """Columns of bytes: `check_invariants` compares what they say. The same map can be written in several ways."""
 
-_RESTORE: Final = "Restore a backup in which it is whole, or delete the workflow: `temporal workflow delete`."
+_RESTORE: Final = "Restore a backup in which it is whole."
 
 
 def run_problems(rows: RunRows) -> Iterator[Problem]:
