@@ -219,6 +219,17 @@ async def test_damage_is_found_and_called_by_its_name(name: str, empty_url: str)
 _DROP_ALL_VIEWS = ["DROP VIEW waiting", "DROP VIEW pending_children"]
 
 
+async def test_a_history_that_is_being_deleted_has_no_run(empty_url: str) -> None:
+    await fill(empty_url)
+    await change(
+        empty_url,
+        "INSERT INTO discarded_history (run_id, namespace_id, workflow_id, shard)"
+        " SELECT run_id, namespace_id, workflow_id, shard FROM run WHERE workflow_id = 'order-2'",
+        "DELETE FROM run WHERE workflow_id = 'order-2'",
+    )
+    assert await problems(empty_url) == []
+
+
 async def test_a_trigger_is_found(empty_url: str) -> None:
     await fill(empty_url)
     if "://" in empty_url:

@@ -64,6 +64,7 @@ class Summary(NamedTuple):
 
 SUMMARIES: Final[Mapping[int, Summary]] = {
     2: Summary("adds the shard of each workflow id, and the tables of a cluster's nodes", True),
+    3: Summary("adds what the deletion of closed runs and of namespaces needs", False),
 }
 """Of each version the step that leads there."""
 

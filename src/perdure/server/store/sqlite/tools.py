@@ -1,7 +1,7 @@
 """An SQLite file for the tools. They have the process for themselves, so nothing here needs a thread of its own.
 
-Who must be alone takes the file in SQLite's exclusive locking mode. That is refused while any other process has the
-file open, and keeps others out until it is closed: no server can start on half a copy.
+Who must be alone takes the lock of servers, and then the file in SQLite's exclusive locking mode. That is refused while
+any other process has the file open, a shell too, and keeps others out until it is closed.
 """
 
 # ruff: noqa: S608 - texts are made of the names in the schema.
@@ -22,6 +22,7 @@ from perdure.server.store.schema import ColumnType, Table
 from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.dialect import TYPE_NAMES, SqliteViewDialect
 from perdure.server.store.sqlite.errors import map_error
+from perdure.server.store.sqlite.lock import FileHeld, FileLock
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.tools.interface import (
     DEFAULT_LIMITS,
@@ -60,6 +61,7 @@ class SqliteDatabase:
     def __init__(self, path: str, limits: PageLimits = DEFAULT_LIMITS) -> None:
         self._path = path
         self._limits = limits
+        self._lock = FileLock(path)
         self._opened: sqlite3.Connection | None = None
 
     @property
@@ -76,6 +78,8 @@ class SqliteDatabase:
         """See `Database.open`."""
         makes_file = access in (Access.MIGRATE, Access.COPY_INTO)
         _require_place(self._path, makes_file=makes_file)
+        if access in (Access.COPY_FROM, Access.COPY_INTO):
+            await self._keep_servers_out()
         register_adapters()
         try:
             self._opened = _connect(self._path, makes_file=makes_file)
@@ -83,6 +87,13 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             await self.close()
             raise _unreachable(self._path, error, access) from error
+
+    async def _keep_servers_out(self) -> None:
+        """Hold the lock that a server holds, so that either names the other."""
+        try:
+            await self._lock.acquire(0)
+        except FileHeld as error:
+            raise ToolError(str(error)) from error
 
     def _set_up(self, access: Access) -> None:
         execute = self._connection.execute
@@ -115,6 +126,7 @@ class SqliteDatabase:
         connection, self._opened = self._opened, None
         if connection is not None:
             connection.close()
+        self._lock.release()
 
     async def fetch(self, query: str, *parameters: Value) -> Sequence[Row]:
         """See `Database.fetch`."""
@@ -235,14 +247,14 @@ class SqliteDatabase:
         return sum(file.stat().st_size for file in (Path(self._path), Path(f"{self._path}-wal")) if file.exists())
 
     async def servers(self) -> list[str]:
-        """See `Database.servers`. Who has the file open is no more than that: a shell counts, too."""
+        """See `Database.servers`. Whoever has the file open counts, a shell too; only a server is told by its id."""
         assert self._opened is None, "our own connection would count as another's"
         try:
             await self.open(Access.COPY_FROM)
         except Unreachable as error:
             return [f"not known: {error}"]
-        except ToolError:
-            return ["another process has the file open"]
+        except ToolError as error:
+            return [str(error)]
         await self.close()
         return []
 
