@@ -76,11 +76,12 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
             server, methods(), address=settings.address, concurrent_calls_max=settings.concurrent_calls_max
         )
         try:
-            port = await frontend.start()
+            port = await frontend.bind()
         except OSError as error:
             raise CannotServe(
                 f"{error}; another process may be listening there: stop it or take another port"
             ) from error
+        await frontend.start()
         readiness = Readiness(store, frontend, settings.store_check_seconds)
         readiness.start()
         parts.push_async_callback(readiness.stop)

@@ -68,7 +68,8 @@ async def running(served: OneHandler | Sequence[Method], limits: Limits | None =
     if callable(served):
         served = [Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, served, True)]
     frontend = GrpcFrontend(server_with(limits), served, address="127.0.0.1:0")
-    port = await frontend.start()
+    port = await frontend.bind()
+    await frontend.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             yield Running(frontend, channel, port)
@@ -295,7 +296,7 @@ async def test_a_port_that_is_taken_is_an_error() -> None:
     async with running(version_1) as client:
         second = GrpcFrontend(server_with(), [], address=f"127.0.0.1:{client.port}")
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{client.port}"):
-            await second.start()
+            await second.bind()
         await second.stop(0)
 
 
@@ -327,7 +328,8 @@ async def test_calls_beyond_the_limit_are_refused() -> None:
 
     method = Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, handler, True)
     frontend = GrpcFrontend(server_with(), [method], address="127.0.0.1:0", concurrent_calls_max=1)
-    port = await frontend.start()
+    port = await frontend.bind()
+    await frontend.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             client = Running(frontend, channel, port)

@@ -1,40 +1,44 @@
 """The gRPC server: takes calls off the wire, hands them to the handlers and puts replies and errors on it.
 
 Requests arrive and replies leave as bytes, so that a reply put together from stored events is not parsed or serialised
-again. There are no interceptors and nothing is built per call but the `GrpcCall`: grpc itself takes 0.2 to 0.3 ms of
-CPU for a call, and this file must add next to nothing. It must know no rule of the engine.
+again. It is HTTP/2 of our own (docs/decisions/0007): a call costs one task, and what this file adds to it must stay
+next to nothing. It must know no rule of the engine.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-import grpc
-import grpc.aio
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
-from perdure.server.core.errors import InvalidArgument, ServerError, Unavailable
+from perdure.server.frontends.grpc import health, reflection
+from perdure.server.frontends.grpc.byte_streams import StreamHandler
 from perdure.server.frontends.grpc.call import GrpcCall
-from perdure.server.frontends.grpc.status import DETAILS_KEY, CallStatus, status_of
-from perdure.server.store.interface import StoreUnavailable
+from perdure.server.frontends.grpc.exchange import STOPPING
+from perdure.server.frontends.grpc.health import Health
+from perdure.server.frontends.grpc.http2.limits import Http2Limits
+from perdure.server.frontends.grpc.listener import listen
+from perdure.server.frontends.grpc.protocol import GrpcProtocol
+from perdure.server.frontends.grpc.reflection import Reflection
+from perdure.server.frontends.grpc.service import Route, Service, StreamRoute, UnaryRoute
+from perdure.server.frontends.grpc.status import status_of_failure
 
 if TYPE_CHECKING:
-    from perdure.server.handlers.registry import Method
+    from perdure.server.handlers.registry import Method, Reply
     from perdure.server.handlers.server import Server
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 CONCURRENT_CALLS_MAX: Final = 50_000
-"""Calls in progress at once, parked polls included (24 KB each); more are refused as RESOURCE_EXHAUSTED."""
+"""Calls in progress at once, parked polls included; more are refused as RESOURCE_EXHAUSTED."""
+CONNECTIONS_MAX: Final = 10_000
+"""Connections at once; more are closed as soon as they are made."""
 
-_KEEPALIVE_MS: Final = 60_000
-_KEEPALIVE_TIMEOUT_MS: Final = 10_000
-_PING_INTERVAL_MIN_MS: Final = 10_000
+_CLOSE_SECONDS: Final = 1.0
+"""How long connections may take to close once nothing is in progress on them."""
 
 
 class GrpcFrontend:
@@ -43,8 +47,11 @@ class GrpcFrontend:
     Args:
         server: What the handlers work with.
         methods: What to serve; as a rule `registry.methods()`.
+        streams: Byte streams to serve beside them, by path.
         address: Host and port; port 0 takes a free one.
         concurrent_calls_max: Calls in progress at once.
+        connections_max: Connections at once.
+        limits: The limits of each connection.
     """
 
     def __init__(
@@ -52,133 +59,127 @@ class GrpcFrontend:
         server: Server,
         methods: Sequence[Method],
         *,
+        streams: Mapping[str, StreamHandler] | None = None,
         address: str = DEFAULT_ADDRESS,
         concurrent_calls_max: int = CONCURRENT_CALLS_MAX,
+        connections_max: int = CONNECTIONS_MAX,
+        limits: Http2Limits | None = None,
     ) -> None:
-        self._server = server
-        self._methods = methods
-        self._services = sorted({method.service for method in methods})
         self._address = address
-        self._concurrent_calls_max = concurrent_calls_max
-        self._health = health.aio.HealthServicer()
-        self._grpc: grpc.aio.Server | None = None
+        self._connections_max = connections_max
+        services = sorted({method.service for method in methods})
+        self._health = Health(services)
+        self._service = Service(
+            {
+                **{f"/{each.service}/{each.name}": _handled(server, each) for each in methods},
+                **{path: StreamRoute(handler) for path, handler in (streams or {}).items()},
+                **_standard_routes(self._health, services),
+            },
+            calls_max=concurrent_calls_max,
+            message_size_max=server.limits.message_size,
+            limits=limits or Http2Limits(),
+        )
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[asyncio.Server] = []
+        self._connections: set[GrpcProtocol] = set()
+        self._last_is_lost: asyncio.Future[None] | None = None
 
-    async def start(self) -> int:
-        """Listen and begin to serve; return the port.
+    async def bind(self) -> int:
+        """Take the address and return the port. Who connects waits until `start`.
 
         Raises:
             OSError: The address cannot be bound.
         """
-        self._grpc = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=self._concurrent_calls_max)
-        self._grpc.add_generic_rpc_handlers((_Methods(self._server, self._methods),))
-        await self._add_health_and_reflection(self._grpc)
-        try:
-            port = self._grpc.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._address}: {error}") from error
-        await self._grpc.start()
+        self._sockets = await listen(self._address)
+        port: int = self._sockets[0].getsockname()[1]
         return port
+
+    async def start(self) -> None:
+        """Begin to serve at the address that was bound."""
+        loop = asyncio.get_running_loop()
+        sockets, self._sockets = self._sockets, []
+        self._listeners = [await loop.create_server(self._connection, sock=each) for each in sockets]
 
     async def report(self, *, is_ready: bool) -> None:
         """Have the health service tell whether calls can be answered; those that come are answered all the same."""
-        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in (health.OVERALL_HEALTH, *self._services):
-            await self._health.set(service, status)
+        self._health.report(is_ready=is_ready)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, report NOT_SERVING, and let those in progress finish for that long."""
-        if self._grpc is None:
-            return
-        await self._health.enter_graceful_shutdown()
-        await self._grpc.stop(grace_seconds)
-        self._grpc = None
+        for bound in self._sockets:
+            bound.close()
+        for listener in self._listeners:
+            listener.close()
+        self._sockets, self._listeners = [], []
+        self._health.end()
+        for connection in tuple(self._connections):
+            connection.go_away()
+        await self._wait_until_closed(grace_seconds)
+        for connection in tuple(self._connections):
+            connection.give_up(STOPPING)
+        await self._service.calls.wait_until_none()
+        await self._wait_until_closed(_CLOSE_SECONDS)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._wait_until_closed(_CLOSE_SECONDS)
 
-    async def _add_health_and_reflection(self, server: grpc.aio.Server) -> None:
-        await self.report(is_ready=True)
-        generic = cast("grpc.aio.Server", _GenericOnly(server))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
-        servicer = reflection.aio.ReflectionServicer([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, generic)  # type: ignore[no-untyped-call]  # published without type hints
+    def _connection(self) -> GrpcProtocol:
+        connection = GrpcProtocol(self._service, self._lost, is_welcome=len(self._connections) < self._connections_max)
+        self._connections.add(connection)
+        return connection
 
-    def _options(self) -> list[tuple[str, int]]:
-        return [
-            ("grpc.max_receive_message_length", self._server.limits.message_size),
-            ("grpc.max_send_message_length", -1),
-            # Without this a second server could take the same port and half of the calls.
-            ("grpc.so_reuseport", 0),
-            # A poller that is gone without a word is noticed within this.
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
-            # SDKs ping every 30 s, also while nothing is in progress; the default would close their connections.
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MIN_MS),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_INTERVAL_MIN_MS),
-            ("grpc.http2.max_ping_strikes", 0),
-        ]
+    def _lost(self, connection: GrpcProtocol) -> None:
+        self._connections.discard(connection)
+        if self._last_is_lost is not None and not self._connections and not self._last_is_lost.done():
+            self._last_is_lost.set_result(None)
 
-
-class _GenericOnly:
-    """A server as seen by those who add services to it, that does not register their methods one by one.
-
-    grpc.aio waits for the calls of each registered method by itself, and with every call, whatever it calls, begins all
-    of these waits anew. What is found by its path, as by `_Methods`, costs nothing while nobody calls it.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
-        """Leave it at the generic handlers, which hold the same methods."""
+    async def _wait_until_closed(self, seconds: float) -> None:
+        if self._connections:
+            self._last_is_lost = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._last_is_lost,), timeout=seconds)
 
 
-class _Methods(grpc.GenericRpcHandler):
-    """Finds the handler of a call by its path."""
-
-    def __init__(self, server: Server, methods: Sequence[Method]) -> None:
-        self._by_path: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            f"/{method.service}/{method.name}": grpc.unary_unary_rpc_method_handler(_behaviour(server, method))
-            for method in methods
-        }
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Return the handler of a path, None where nothing is served there."""
-        return self._by_path.get(handler_call_details.method)
+_Answer: TypeAlias = "Callable[[bytes, GrpcCall], Awaitable[Message | bytes]]"
 
 
-_Behaviour = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
-
-
-def _behaviour(server: Server, method: Method) -> _Behaviour:
+def _handled(server: Server, method: Method) -> UnaryRoute:
+    """Return the route of a method: the one place where handlers are called."""
     handler = method.handler
     parse = method.request_class.FromString
 
-    async def serve(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    def answer(data: bytes, call: GrpcCall) -> Awaitable[Reply]:
+        return handler(server, parse(data), call)
+
+    return _answered(method.name, answer)
+
+
+def _answered(name: str, answer: _Answer) -> UnaryRoute:
+    async def serve(call: GrpcCall, data: bytes) -> None:
+        call.entered()
         try:
-            reply = await handler(server, parse(data), GrpcCall(context))
-            return reply if isinstance(reply, bytes) else reply.SerializeToString()
+            reply = await answer(data, call)
+            call.answer(reply if isinstance(reply, bytes) else reply.SerializeToString())
         except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
-            status = _status(error, method)
-        await context.abort(status.code, status.message, _trailers(status))
-        raise AssertionError("abort returned")
+            call.fail(status_of_failure(error, name))
+        finally:
+            call.left()
 
-    return serve
-
-
-def _status(error: Exception, method: Method) -> CallStatus:
-    match error:
-        case ServerError():
-            return status_of(error)
-        case DecodeError():
-            return status_of(InvalidArgument(f"the request of {method.name} cannot be read: {error}"))
-        case StoreUnavailable():
-            return status_of(Unavailable("the store is not available, try again"))
-        case _:
-            logger.error("%s failed", method.name, exc_info=error)
-            return CallStatus(grpc.StatusCode.INTERNAL, f"internal error in {method.name}, see the server's log", b"")
+    return UnaryRoute(serve)
 
 
-def _trailers(status: CallStatus) -> tuple[tuple[str, bytes], ...]:
-    return ((DETAILS_KEY, status.details),) if status.details else ()
+def _standard_routes(server_health: Health, services: Sequence[str]) -> dict[str, Route]:
+    """Return what every gRPC tool asks for."""
+
+    async def check(data: bytes, call: GrpcCall) -> Message:
+        return server_health.check(health_pb2.HealthCheckRequest.FromString(data))
+
+    async def list_all(data: bytes, call: GrpcCall) -> Message:
+        return server_health.list()
+
+    told = Reflection([*services, health.SERVICE, reflection.SERVICE])
+    return {
+        f"/{health.SERVICE}/Check": _answered("Check", check),
+        f"/{health.SERVICE}/List": _answered("List", list_all),
+        f"/{health.SERVICE}/Watch": StreamRoute(server_health.watch),
+        f"/{reflection.SERVICE}/{reflection.METHOD}": StreamRoute(told.serve),
+    }

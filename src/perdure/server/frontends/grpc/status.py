@@ -7,12 +7,13 @@ other code tells an operator that stored data is damaged, and Temporal uses it f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # published without type hints
 from temporalio.api.errordetails.v1 import NotFoundFailure, PermissionDeniedFailure, ResourceExhaustedFailure
 
@@ -32,6 +33,9 @@ from perdure.server.core.errors import (
     Unavailable,
     Unimplemented,
 )
+from perdure.server.store.interface import StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
@@ -70,6 +74,30 @@ class CallStatus(NamedTuple):
     message: str
     details: bytes
     """A serialised `google.rpc.Status` for the trailers, empty for none."""
+
+
+class CallFailed(Exception):
+    """Ends a call with a status, in the services that are this front end's own."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.status = CallStatus(code, message, b"")
+
+
+def status_of_failure(error: Exception, method: str) -> CallStatus:
+    """Return the status for whatever a call of a method failed with; what nobody foresaw is logged."""
+    match error:
+        case ServerError():
+            return status_of(error)
+        case CallFailed():
+            return error.status
+        case DecodeError():
+            return status_of(InvalidArgument(f"the request of {method} cannot be read: {error}"))
+        case StoreUnavailable():
+            return status_of(Unavailable("the store is not available, try again"))
+        case _:
+            logger.error("%s failed", method, exc_info=error)
+            return CallStatus(grpc.StatusCode.INTERNAL, f"internal error in {method}, see the server's log", b"")
 
 
 def status_of(error: ServerError) -> CallStatus:
