@@ -50,7 +50,7 @@ StreamHandler: TypeAlias = Callable[[ByteStream], Awaitable[None]]
 class GrpcByteStream(Exchange):
     """A byte stream over gRPC."""
 
-    __slots__ = ("_handler", "_held", "_is_ended", "_messages", "_reader", "_readers", "_writers")
+    __slots__ = ("_arrived", "_handler", "_held", "_is_ended", "_messages", "_reader", "_sent")
 
     def __init__(self, connection: GrpcProtocol, stream: Stream, head: CallHead, handler: StreamHandler) -> None:
         super().__init__(connection, stream, head)
@@ -59,8 +59,8 @@ class GrpcByteStream(Exchange):
         self._messages: deque[tuple[bool, bytes]] = deque()
         self._is_ended = False
         self._held = 0
-        self._readers: deque[asyncio.Future[None]] = deque()
-        self._writers: list[asyncio.Future[None]] = []
+        self._arrived = asyncio.Event()
+        self._sent = asyncio.Event()
 
     def begin(self) -> None:
         """Begin to serve, if there is room."""
@@ -75,21 +75,19 @@ class GrpcByteStream(Exchange):
         while not self._messages:
             if self._is_ended:
                 return None
-            waiter = self._connection.loop.create_future()
-            self._readers.append(waiter)
-            await waiter
+            self._arrived.clear()
+            await self._arrived.wait()
         is_compressed, data = self._messages.popleft()
         self._settle()
         return uncompressed(data, self._head.encoding, STREAM_MESSAGE_BYTES_MAX) if is_compressed else data
 
     async def write(self, data: bytes) -> None:
         """Send a message; wait until the peer and the network have taken it."""
+        if not self._stream.is_closed and not self._connection.data(self._stream, prefix_of(data) + data):
+            self._sent.clear()
+            await self._sent.wait()
         if self._stream.is_closed:
             raise ConnectionResetError("the stream is over")
-        if not self._connection.data(self._stream, prefix_of(data) + data):
-            waiter = self._connection.loop.create_future()
-            self._writers.append(waiter)
-            await waiter
 
     # --- the stream's events ------------------------------------------------------------------------------------------
 
@@ -107,20 +105,17 @@ class GrpcByteStream(Exchange):
         self._is_ended = is_end
         self._settle()
         if self._messages or is_end:
-            _wake(self._readers)
+            self._arrived.set()
 
     def drained(self) -> None:
         """Know that what waited for the peer's window has been sent."""
         super().drained()
-        _wake(self._writers)
+        self._sent.set()
 
     def cancel(self) -> None:
         """Stop: the peer reset the stream, or its connection is gone."""
         super().cancel()
-        for waiter in self._writers:
-            if not waiter.done():
-                waiter.set_exception(ConnectionResetError("the stream is over"))
-        self._writers.clear()
+        self._sent.set()
 
     def fail(self, status: CallStatus) -> None:
         """End the stream with a status, unless it has ended."""
@@ -147,10 +142,3 @@ class GrpcByteStream(Exchange):
         self._connection.took(self._stream, self._held)
         self._held = 0
         self._unhold(self._unread - self._reader.buffered)
-
-
-def _wake(waiters: deque[asyncio.Future[None]] | list[asyncio.Future[None]]) -> None:
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(None)
-    waiters.clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.server.frontends.grpc.exchange import Exchange
-from perdure.server.frontends.grpc.messages import PREFIX_BYTES, check_size, only_message, prefix_of
+from perdure.server.frontends.grpc.messages import PREFIX_BYTES, check_size, declared_size, only_message, prefix_of
 from perdure.server.frontends.grpc.replies import failure
 from perdure.server.frontends.grpc.status import CallFailed, CallStatus
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class GrpcCall(Exchange):
     """One unary call; the `Call` that handlers are given."""
 
-    __slots__ = ("_parts", "_route")
+    __slots__ = ("_body", "_route")
 
     def __init__(self, connection: GrpcProtocol, stream: Stream, head: CallHead, route: UnaryRoute) -> None:
         super().__init__(connection, stream, head)
         self._route = route
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray = b""
         if self.deadline is None:
             self._timer = connection.loop.call_later(connection.service.limits.request_seconds, self.expire)
 
@@ -42,30 +42,31 @@ class GrpcCall(Exchange):
 
     def receive(self, data: bytes, is_end: bool) -> None:
         """Take a part of the request, and begin when it was the last."""
-        parts = self._parts
-        if data:
-            parts.append(data)
+        if not self._body:
+            self._body = data
+        elif data:
+            # Many small parts in a list would take many times their size.
+            if not isinstance(self._body, bytearray):
+                self._body = bytearray(self._body)
+            self._body += data
         if is_end:
-            self._complete(b"".join(parts))
+            self._complete()
         elif self._hold(len(data)):
             self._connection.took(self._stream, len(data))
-            self._check_declared_size()
+            self._check_size()
 
-    def _check_declared_size(self) -> None:
-        """Refuse a request that says it will be too large, before it has arrived."""
-        start = self._parts[0]
-        if len(start) < PREFIX_BYTES:
-            start = b"".join(self._parts)[:PREFIX_BYTES]
-        size_max = self._connection.service.message_size_max
+    def _check_size(self) -> None:
+        """Refuse a request that is or says that it will be too large, before all of it has arrived."""
+        size = len(self._body) - PREFIX_BYTES
+        if size >= 0:
+            size = max(size, declared_size(self._body))
         try:
-            if len(start) >= PREFIX_BYTES:
-                check_size(int.from_bytes(start[1:PREFIX_BYTES], "big"), size_max)
-            check_size(self._unread - PREFIX_BYTES, size_max)
+            check_size(size, self._connection.service.message_size_max)
         except CallFailed as error:
             self.fail(error.status)
 
-    def _complete(self, body: bytes) -> None:
-        self._parts = []
+    def _complete(self) -> None:
+        body, self._body = self._body, b""
         if self._unread:
             self._unhold(self._unread)
         if self.deadline is None and self._timer is not None:

@@ -91,8 +91,10 @@ class Exchange:
         self._is_entered = True
 
     def left(self) -> None:
-        """Note that the task is over."""
+        """Note that the task is over; a call that it has not answered, because it was cancelled, ends too."""
         self._task = None
+        if not self._stream.is_closed and self._stream.trailers is None:
+            self.give_up(STOPPING)
         self._connection.service.calls.discard(self)
 
     def _begin(self, serving: Coroutine[object, object, None]) -> None:
@@ -137,3 +139,5 @@ class Exchange:
             self._timer.cancel()
             self._timer = None
         self._unhold(self._unread)
+        # Or the two would be a circle of garbage for each call.
+        self._stream.owner = None

@@ -22,6 +22,11 @@ def prefix_of(message: bytes) -> bytes:
     return len(message).to_bytes(PREFIX_BYTES, "big")
 
 
+def declared_size(body: bytes | bytearray) -> int:
+    """Return how large the message is said to be at whose prefix `body` begins."""
+    return int.from_bytes(body[1:PREFIX_BYTES], "big")
+
+
 def check_size(size: int, size_max: int) -> None:
     """Refuse a message that is too large.
 
@@ -32,7 +37,7 @@ def check_size(size: int, size_max: int) -> None:
         raise CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED, _too_large(size, size_max))
 
 
-def only_message(body: bytes, encoding: str, size_max: int) -> bytes:
+def only_message(body: bytes | bytearray, encoding: str, size_max: int) -> bytes:
     """Return the message of a request that consists of one.
 
     Args:
@@ -43,11 +48,11 @@ def only_message(body: bytes, encoding: str, size_max: int) -> bytes:
     Raises:
         CallFailed: It is not one message, or too large.
     """
-    length = int.from_bytes(body[1:PREFIX_BYTES], "big")
+    length = declared_size(body)
     if len(body) != PREFIX_BYTES + length or length > size_max:
         check_size(length, size_max)
         raise CallFailed(*_not_one_message(body, length))
-    message = body[PREFIX_BYTES:]
+    message = bytes(memoryview(body)[PREFIX_BYTES:])
     return uncompressed(message, encoding, size_max) if body[0] else message
 
 
@@ -79,14 +84,17 @@ class MessageReader:
         size_max: Largest message, as sent.
     """
 
-    __slots__ = ("_parts", "_size_max", "_wanted", "buffered")
+    __slots__ = ("_buffer", "_size_max", "_wanted")
 
     def __init__(self, size_max: int) -> None:
         self._size_max = size_max
-        self._parts: list[bytes] = []
+        self._buffer = bytearray()
         self._wanted = PREFIX_BYTES
-        self.buffered = 0
+
+    @property
+    def buffered(self) -> int:
         """Bytes of a message that is not complete."""
+        return len(self._buffer)
 
     def feed(self, data: bytes) -> list[tuple[bool, bytes]]:
         """Take bytes as they come; return the messages that are complete with them, and whether each is compressed.
@@ -96,25 +104,21 @@ class MessageReader:
         Raises:
             CallFailed: A message is too large.
         """
-        self._parts.append(data)
-        self.buffered += len(data)
-        if self.buffered < self._wanted:
-            return []
-        whole = b"".join(self._parts)
+        buffer = self._buffer
+        buffer += data
         messages: list[tuple[bool, bytes]] = []
-        position, end = 0, len(whole)
-        self._wanted = PREFIX_BYTES
-        while end - position >= PREFIX_BYTES:
-            length = int.from_bytes(whole[position + 1 : position + PREFIX_BYTES], "big")
+        position = 0
+        while len(buffer) - position >= self._wanted:
+            length = int.from_bytes(buffer[position + 1 : position + PREFIX_BYTES], "big")
             check_size(length, self._size_max)
-            start = position + PREFIX_BYTES
-            if start + length > end:
-                self._wanted = PREFIX_BYTES + length
+            self._wanted = PREFIX_BYTES + length
+            end = position + self._wanted
+            if end > len(buffer):
                 break
-            messages.append((whole[position] != 0, whole[start : start + length]))
-            position = start + length
-        self._parts = [whole[position:]]
-        self.buffered = end - position
+            messages.append((buffer[position] != 0, bytes(memoryview(buffer)[position + PREFIX_BYTES : end])))
+            position = end
+            self._wanted = PREFIX_BYTES
+        del buffer[:position]
         return messages
 
 
@@ -122,7 +126,7 @@ def _too_large(size: int, size_max: int) -> str:
     return f"the message of {size} bytes is larger than the limit of {size_max}"
 
 
-def _not_one_message(body: bytes, length: int) -> tuple[grpc.StatusCode, str]:
+def _not_one_message(body: bytes | bytearray, length: int) -> tuple[grpc.StatusCode, str]:
     if not body or len(body) > PREFIX_BYTES + length:
         return grpc.StatusCode.UNIMPLEMENTED, "the method takes exactly one message"
     return grpc.StatusCode.INVALID_ARGUMENT, "the request ends in the middle of its message"

@@ -233,14 +233,15 @@ class GrpcProtocol(asyncio.Protocol):
             return
         if sender.unsent_bytes:
             sender.pump()
-            self._tell_drained(sender.take_drained())
         if sender.has_output:
             transport.write(sender.take())
             if sender.unsent_bytes:
-                # What was held back for the sake of this write only goes with the next one.
+                # What was held back only because this write had enough goes with the next one.
                 sender.pump()
                 if sender.has_output:
                     self._wake()
+        if drained := sender.take_drained():
+            self._tell_drained(drained)
         if transport.get_write_buffer_size() + sender.unsent_bytes > self.service.limits.unsent_bytes:
             self._cut(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "the peer reads nothing of what is sent"))
         elif self._has_ended and not self._http2.has_streams and not sender.has_output:

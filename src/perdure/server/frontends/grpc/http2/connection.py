@@ -17,7 +17,7 @@ from perdure.server.frontends.grpc.http2 import frames
 from perdure.server.frontends.grpc.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from perdure.server.frontends.grpc.http2.events import DataArrived, Event, PingAnswered, RequestStarted, StreamEnded
 from perdure.server.frontends.grpc.http2.frames import PREFACE, STREAM_ID_MASK, Setting
-from perdure.server.frontends.grpc.http2.head_reader import HeadReader, HeadT
+from perdure.server.frontends.grpc.http2.head_reader import HeadReader, HeadT, check_trailers
 from perdure.server.frontends.grpc.http2.hpack import Header, HeaderDecoder
 from perdure.server.frontends.grpc.http2.limits import IDLE_FRAMES_PER_USEFUL_ONE, Bucket, Http2Limits
 from perdure.server.frontends.grpc.http2.sending import Sender
@@ -256,9 +256,10 @@ class Connection(Generic[HeadT]):
                 raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {stream_id}, which is closed")
             self._count_idle_frame()
             return
-        self._heads.trailers(block)
+        headers = self._heads.skipped(block)
         if stream.is_remote_done:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS behind the end")
+        check_trailers(headers)
         if not flags & frames.END_STREAM:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "trailers that are not the end")
         stream.is_remote_done = True
@@ -276,6 +277,8 @@ class Connection(Generic[HeadT]):
             self._idle_frames.give(IDLE_FRAMES_PER_USEFUL_ONE)
         elif not flags & frames.END_STREAM:
             self._count_idle_frame()
+        if flags & frames.PADDED:
+            payload = frames.unpadded(flags, payload)
         if stream is None:
             self._on_late_data(stream_id)
             return
@@ -285,7 +288,6 @@ class Connection(Generic[HeadT]):
         if stream.receive_window < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.PADDED:
-            payload = frames.unpadded(flags, payload)
             self.took(stream, size - len(payload))
         if flags & frames.END_STREAM:
             stream.is_remote_done = True

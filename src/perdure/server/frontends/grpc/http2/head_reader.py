@@ -64,21 +64,12 @@ class HeadReader(Generic[HeadT]):
             self._remembered[block] = head
         return head
 
-    def trailers(self, block: bytes) -> None:
-        """Look at the headers that end a request: nothing is made of them, but the table must know them.
+    def skipped(self, block: bytes) -> list[Header]:
+        """Return the headers of a block that begins no request; the table must know them.
 
         Raises:
-            StreamFault: They cannot stand there.
             ConnectionFault: They cannot be decoded.
         """
-        headers = self.skipped(block)
-        for name, value in headers:
-            _check_field(name, value)
-            if name.startswith(b":"):
-                raise _malformed("a pseudo-header among the trailers")
-
-    def skipped(self, block: bytes) -> list[Header]:
-        """Decode a block for the sake of the table only."""
         changes = self._decoder.changes
         headers = self._decoder.decode(block)
         if self._decoder.changes != changes:
@@ -104,6 +95,18 @@ def check_request(headers: Sequence[Header]) -> None:
             pseudo[name] = value
     if not all(pseudo.get(name) for name in _REQUIRED):
         raise _malformed("a pseudo-header is missing")
+
+
+def check_trailers(headers: Sequence[Header]) -> None:
+    """Check what RFC 9113, section 8, asks of the headers that end a request.
+
+    Raises:
+        StreamFault: They are malformed.
+    """
+    for name, value in headers:
+        _check_field(name, value)
+        if name.startswith(b":"):
+            raise _malformed("a pseudo-header among the trailers")
 
 
 def _check_field(name: bytes, value: bytes) -> None:

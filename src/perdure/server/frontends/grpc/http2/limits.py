@@ -30,7 +30,7 @@ class Http2Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     # --- where a peer that does not keep to the above loses its connection --------------------------------------------
 
-    header_block_bytes: int = 64 * _KIB
+    header_block_bytes: int = 32 * _KIB
     """Largest header block as it is sent, and largest header list that is decoded at all."""
     continuation_frames: int = 16
     """Most CONTINUATION frames of one header block."""
@@ -88,14 +88,16 @@ class Bucket:
 
     def take(self, now: float, count: int = 1) -> bool:
         """Take tokens and return whether there were enough; `now` is in seconds on any clock that goes forward."""
-        self._tokens -= count
-        if self._tokens >= 0:
-            return True
-        # Time is only looked at when it matters.
-        if self._updated_at is not None:
+        if self._updated_at is None:
+            self._updated_at = now
+        if self._tokens < count:
+            # Time is only looked at when it matters.
             self.give((now - self._updated_at) * self._per_second)
-        self._updated_at = now
-        return self._tokens >= 0
+            self._updated_at = now
+            if self._tokens < count:
+                return False
+        self._tokens -= count
+        return True
 
     def give(self, count: float) -> None:
         """Put tokens back; those that do not fit are lost."""
