@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -21,6 +21,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest, GetSystemInf
 from perdure.server.core.errors import NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.engine.namespaces import Namespaces
+from perdure.server.frontends.grpc.byte_streams import ByteStream, StreamHandler
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.registry import OPERATOR_SERVICE, WORKFLOW_SERVICE, Method, Reply, methods
@@ -64,10 +65,14 @@ def server_with(limits: Limits | None = None) -> Server:
 
 
 @asynccontextmanager
-async def running(served: OneHandler | Sequence[Method], limits: Limits | None = None) -> AsyncIterator[Running]:
+async def running(
+    served: OneHandler | Sequence[Method],
+    limits: Limits | None = None,
+    streams: Mapping[str, StreamHandler] | None = None,
+) -> AsyncIterator[Running]:
     if callable(served):
         served = [Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, served, True)]
-    frontend = GrpcFrontend(server_with(limits), served, address="127.0.0.1:0")
+    frontend = GrpcFrontend(server_with(limits), served, streams=streams, address="127.0.0.1:0")
     port = await frontend.bind()
     await frontend.start()
     try:
@@ -290,6 +295,88 @@ async def test_reflection_lists_the_services_and_knows_their_types() -> None:
         "grpc.reflection.v1alpha.ServerReflection",
     }
     assert file.file_descriptor_response.file_descriptor_proto
+
+
+async def test_health_is_watched_until_the_server_stops() -> None:
+    async with running(methods()) as client:
+        watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = client.channel.unary_stream(
+            "/grpc.health.v1.Health/Watch"
+        )
+        replies = watch(health_pb2.HealthCheckRequest().SerializeToString()).__aiter__()
+        told = [health_pb2.HealthCheckResponse.FromString(await anext(replies)).status]
+        await client.frontend.report(is_ready=False)
+        told.append(health_pb2.HealthCheckResponse.FromString(await anext(replies)).status)
+        await client.frontend.stop(10)
+        rest = [reply async for reply in replies]
+    assert told == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert rest == []
+
+
+async def test_all_services_health_is_listed() -> None:
+    async with running(methods()) as client:
+        listed = await client.call(path="/grpc.health.v1.Health/List")
+    assert WORKFLOW_SERVICE.encode() in listed
+
+
+async def test_byte_streams_are_served_at_their_paths() -> None:
+    async def echo(stream: ByteStream) -> None:
+        while (data := await stream.read()) is not None:
+            await stream.write(data)
+
+    large = [bytes((number,)) * 3 * MIB for number in range(4)]
+    async with running(methods(), streams={"/perdure.Nodes/Link": echo}) as client:
+        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = client.channel.stream_stream("/perdure.Nodes/Link")
+        call = stream(iter((b"small", *large[:1])))
+        replies = [reply async for reply in call]
+    assert replies == [b"small", large[0]]
+
+
+# --- start and stop ---------------------------------------------------------------------------------------------------
+
+
+async def test_who_connects_before_the_start_waits_for_it() -> None:
+    frontend = GrpcFrontend(server_with(), [], address="127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", await frontend.bind())
+    await frontend.start()
+    assert await reader.readexactly(9)
+    writer.close()
+    await frontend.stop(0)
+
+
+async def test_connections_beyond_the_limit_are_closed() -> None:
+    frontend = GrpcFrontend(server_with(), [], address="127.0.0.1:0", connections_max=1)
+    port = await frontend.bind()
+    await frontend.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readexactly(9)
+        second_reader, second_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert b"too many connections" in await second_reader.read()
+        writer.close()
+        second_writer.close()
+    finally:
+        await frontend.stop(0)
+
+
+async def test_a_stop_gives_up_what_does_not_finish_in_time() -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def handler(server: Server, request: Message, call: Call) -> Reply:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError("not reached")
+
+    async with running(handler) as client:
+        call = client.call()
+        await entered.wait()
+        await client.frontend.stop(0.05)
+        assert cancelled.is_set()
+        error = await failure_of(call)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_port_that_is_taken_is_an_error() -> None:

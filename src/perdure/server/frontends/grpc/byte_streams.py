@@ -83,7 +83,9 @@ class GrpcByteStream(Exchange):
 
     async def write(self, data: bytes) -> None:
         """Send a message; wait until the peer and the network have taken it."""
-        if not self._stream.is_closed and not self._connection.data(self._stream, prefix_of(data) + data):
+        if not self._stream.is_closed:
+            self._connection.data(self._stream, prefix_of(data) + data)
+        while self._stream.waiting:
             self._sent.clear()
             await self._sent.wait()
         if self._stream.is_closed:
@@ -126,14 +128,14 @@ class GrpcByteStream(Exchange):
     # --- within -------------------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self.entered()
+        self._is_entered = True
         try:
             await self._handler(self)
             self.fail(_OK)
         except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
             self.fail(status_of_failure(error, self._head.path))
         finally:
-            self.left()
+            self._left()
 
     def _settle(self) -> None:
         """Have the peer send more once all whole messages were read; a part of one must not stop the rest of it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.server.frontends.grpc.exchange import Exchange
 from perdure.server.frontends.grpc.messages import PREFIX_BYTES, check_size, declared_size, only_message, prefix_of
 from perdure.server.frontends.grpc.replies import failure
-from perdure.server.frontends.grpc.status import CallFailed, CallStatus
+from perdure.server.frontends.grpc.status import CallFailed, CallStatus, status_of_failure
 
 if TYPE_CHECKING:
     from perdure.server.frontends.grpc.http2.streams import Stream
@@ -78,12 +78,22 @@ class GrpcCall(Exchange):
             self.fail(error.status)
             return
         if self._has_room():
-            self._begin(self._route.serve(self, message))
+            self._begin(self._serve(message))
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
-    def answer(self, message: bytes) -> None:
-        """Send the reply, unless the call has ended."""
+    async def _serve(self, message: bytes) -> None:
+        self._is_entered = True
+        route = self._route
+        try:
+            reply = await route.answer(message, self)
+            self._answer(reply if isinstance(reply, bytes) else reply.SerializeToString())
+        except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
+            self.fail(status_of_failure(error, route.name))
+        finally:
+            self._left()
+
+    def _answer(self, message: bytes) -> None:
         self._connection.reply(self._stream, prefix_of(message), message)
         if self._stream.is_closed:
             self._release()

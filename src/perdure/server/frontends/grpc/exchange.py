@@ -86,11 +86,7 @@ class Exchange:
 
     # --- the task -----------------------------------------------------------------------------------------------------
 
-    def entered(self) -> None:
-        """Note that the task has begun, so that its end will be noted by `left`."""
-        self._is_entered = True
-
-    def left(self) -> None:
+    def _left(self) -> None:
         """Note that the task is over; a call that it has not answered, because it was cancelled, ends too."""
         self._task = None
         if not self._stream.is_closed and self._stream.trailers is None:
@@ -114,7 +110,7 @@ class Exchange:
         self._task.cancel()
         if not self._is_entered:
             # It will never run a line of its own.
-            self.left()
+            self._left()
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from perdure.server.frontends.grpc import health, reflection
 from perdure.server.frontends.grpc.byte_streams import StreamHandler
-from perdure.server.frontends.grpc.call import GrpcCall
 from perdure.server.frontends.grpc.exchange import STOPPING
 from perdure.server.frontends.grpc.health import Health
 from perdure.server.frontends.grpc.http2.limits import Http2Limits
@@ -25,9 +24,9 @@ from perdure.server.frontends.grpc.listener import listen
 from perdure.server.frontends.grpc.protocol import GrpcProtocol
 from perdure.server.frontends.grpc.reflection import Reflection
 from perdure.server.frontends.grpc.service import Route, Service, StreamRoute, UnaryRoute
-from perdure.server.frontends.grpc.status import status_of_failure
 
 if TYPE_CHECKING:
+    from perdure.server.frontends.grpc.call import GrpcCall
     from perdure.server.handlers.registry import Method, Reply
     from perdure.server.handlers.server import Server
 
@@ -139,9 +138,6 @@ class GrpcFrontend:
             await asyncio.wait((self._last_is_lost,), timeout=seconds)
 
 
-_Answer: TypeAlias = "Callable[[bytes, GrpcCall], Awaitable[Message | bytes]]"
-
-
 def _handled(server: Server, method: Method) -> UnaryRoute:
     """Return the route of a method: the one place where handlers are called."""
     handler = method.handler
@@ -150,21 +146,7 @@ def _handled(server: Server, method: Method) -> UnaryRoute:
     def answer(data: bytes, call: GrpcCall) -> Awaitable[Reply]:
         return handler(server, parse(data), call)
 
-    return _answered(method.name, answer)
-
-
-def _answered(name: str, answer: _Answer) -> UnaryRoute:
-    async def serve(call: GrpcCall, data: bytes) -> None:
-        call.entered()
-        try:
-            reply = await answer(data, call)
-            call.answer(reply if isinstance(reply, bytes) else reply.SerializeToString())
-        except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
-            call.fail(status_of_failure(error, name))
-        finally:
-            call.left()
-
-    return UnaryRoute(serve)
+    return UnaryRoute(method.name, answer)
 
 
 def _standard_routes(server_health: Health, services: Sequence[str]) -> dict[str, Route]:
@@ -178,8 +160,8 @@ def _standard_routes(server_health: Health, services: Sequence[str]) -> dict[str
 
     told = Reflection([*services, health.SERVICE, reflection.SERVICE])
     return {
-        f"/{health.SERVICE}/Check": _answered("Check", check),
-        f"/{health.SERVICE}/List": _answered("List", list_all),
+        f"/{health.SERVICE}/Check": UnaryRoute("Check", check),
+        f"/{health.SERVICE}/List": UnaryRoute("List", list_all),
         f"/{health.SERVICE}/Watch": StreamRoute(server_health.watch),
         f"/{reflection.SERVICE}/{reflection.METHOD}": StreamRoute(told.serve),
     }

@@ -58,7 +58,7 @@ def _listening(family: socket.AddressFamily, host: str, port: int) -> socket.soc
         opened.setblocking(False)
         opened.bind((host, port))
         opened.listen(BACKLOG)
-    except OSError:
+    except (OSError, OverflowError):
         opened.close()
         raise
     return opened

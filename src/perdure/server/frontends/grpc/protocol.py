@@ -82,14 +82,13 @@ class GrpcProtocol(asyncio.Protocol):
         self._sender.head(stream, head)
         self._wake()
 
-    def data(self, stream: Stream, data: bytes) -> bool:
-        """Send data; return whether all of it is on its way."""
-        self._wake()
+    def data(self, stream: Stream, data: bytes) -> None:
+        """Send data, or have it wait."""
         try:
-            return self._sender.data(stream, data)
+            self._sender.data(stream, data)
         except ConnectionFault as fault:
             self._cut(fault)
-            return True
+        self._wake()
 
     def end(self, stream: Stream, trailers: bytes) -> None:
         """Send what ends a stream on which headers were sent."""
@@ -271,7 +270,7 @@ class GrpcProtocol(asyncio.Protocol):
 
     def _check_handshake(self) -> None:
         if self._http2.is_ready:
-            self._timer = self.loop.call_later(self.service.limits.keepalive_seconds, self._check_silence)
+            self._check_silence()
         else:
             self._close_for(ConnectionFault(ErrorCode.SETTINGS_TIMEOUT, "the peer does not say that it speaks HTTP/2"))
 

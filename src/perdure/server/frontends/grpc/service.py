@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
+from google.protobuf.message import Message
 
 from perdure.server.frontends.grpc.byte_streams import StreamHandler
 from perdure.server.frontends.grpc.http2.hpack import Header
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class UnaryRoute(msgspec.Struct, frozen=True):
     """A method that takes one message and returns one."""
 
-    serve: Callable[[GrpcCall, bytes], Coroutine[object, object, None]]
+    name: str
+    answer: Callable[[bytes, GrpcCall], Awaitable[Message | bytes]]
 
 
 class StreamRoute(msgspec.Struct, frozen=True):

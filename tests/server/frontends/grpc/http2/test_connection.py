@@ -29,9 +29,9 @@ def test_a_connection_begins_with_our_settings_and_window() -> None:
 def test_settings_are_acknowledged() -> None:
     receiving = Receiving(hello=False)
     receiving.frames()
-    assert not receiving.connection.is_ready
+    was_ready = receiving.connection.is_ready
     receiving.give(Peer().hello((Setting.MAX_FRAME_SIZE, 20_000), (0x99, 1)))
-    assert receiving.connection.is_ready
+    assert (was_ready, receiving.connection.is_ready) == (False, True)
     assert receiving.frames() == [Frame(frames.SETTINGS, frames.ACK, 0, b"")]
 
 

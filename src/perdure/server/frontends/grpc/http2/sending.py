@@ -144,14 +144,14 @@ class Sender:
         if head.ends_stream:
             self._finish(stream)
 
-    def data(self, stream: Stream, data: bytes) -> bool:
-        """Send data, or have it wait; return whether all of it is on its way.
+    def data(self, stream: Stream, data: bytes) -> None:
+        """Send data, or have it wait.
 
         Raises:
             ConnectionFault: More waits than may.
         """
         if stream.is_closed:
-            return True
+            return
         if stream.waiting is None:
             stream.waiting = deque()
         stream.waiting.append(memoryview(data))
@@ -160,7 +160,6 @@ class Sender:
         self.pump()
         if self.unsent_bytes > self._unsent_bytes_max:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"{self.unsent_bytes} bytes wait to be taken")
-        return not stream.waiting
 
     def end(self, stream: Stream, trailers: bytes) -> None:
         """End our side with a header block, behind what waits."""
