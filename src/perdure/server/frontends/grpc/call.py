@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.server.frontends.grpc.exchange import Exchange
-from perdure.server.frontends.grpc.messages import PREFIX_BYTES, check_size, declared_size, only_message, prefix_of
+from perdure.server.frontends.grpc.messages import (
+    PREFIX_BYTES,
+    check_size,
+    declared_size,
+    is_whole,
+    only_message,
+    prefix_of,
+)
 from perdure.server.frontends.grpc.replies import failure
 from perdure.server.frontends.grpc.status import CallFailed, CallStatus, status_of_failure
 
@@ -51,7 +58,7 @@ class GrpcCall(Exchange):
             self._body += data
         if is_end:
             self._complete()
-        elif self._hold(len(data)):
+        elif self._hold(len(data)) and not is_whole(self._body):
             self._connection.took(self._stream, len(data))
             self._check_size()
 

@@ -27,6 +27,11 @@ def declared_size(body: bytes | bytearray) -> int:
     return int.from_bytes(body[1:PREFIX_BYTES], "big")
 
 
+def is_whole(body: bytes | bytearray) -> bool:
+    """Return whether it is exactly one message."""
+    return len(body) >= PREFIX_BYTES and len(body) - PREFIX_BYTES == declared_size(body)
+
+
 def check_size(size: int, size_max: int) -> None:
     """Refuse a message that is too large.
 

@@ -9,6 +9,7 @@ import pytest
 
 from perdure.server.frontends.grpc.http2.errors import ErrorCode, StreamFault
 from perdure.server.frontends.grpc.http2.head_reader import (
+    FIELDS_REMEMBERED,
     HEADS_REMEMBERED,
     REMEMBERED_BYTES_MAX,
     HeadReader,
@@ -76,7 +77,9 @@ def test_large_blocks_are_not_remembered() -> None:
 
 
 def test_a_right_request_passes() -> None:
-    check_request([*REQUEST[:3], (b":authority", b"host"), (b"grpc-timeout", b"1S"), (b"x_y.z-0", b"\xc3\xbc \t")])
+    check_request(
+        [*REQUEST[:3], (b":authority", b"host"), (b"grpc-timeout", b"1S"), (b"x_y.z-0", b"\xc3\xbc \t")], set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -103,8 +106,24 @@ def test_a_right_request_passes() -> None:
 )
 def test_what_is_no_request_is_a_stream_error(headers: Sequence[Header]) -> None:
     with pytest.raises(StreamFault) as fault:
-        check_request(headers)
+        check_request(headers, set())
     assert fault.value.code is ErrorCode.PROTOCOL_ERROR
+
+
+def test_fields_that_are_right_are_checked_once_and_only_so_many_are_remembered() -> None:
+    checked: set[Header] = set()
+    check_request(REQUEST, checked)
+    assert checked == set(REQUEST)
+    for number in range(2 * FIELDS_REMEMBERED):
+        check_request([*REQUEST, (b"number", b"%d" % number), (b"large", b"x" * 2000)], checked)
+        assert len(checked) <= FIELDS_REMEMBERED
+    assert max(len(value) for _, value in checked) < 2000
+
+
+def test_the_order_of_pseudo_headers_is_checked_each_time() -> None:
+    checked = {*REQUEST, (b":authority", b"late")}
+    with pytest.raises(StreamFault):
+        check_request([*REQUEST, (b":authority", b"late")], checked)
 
 
 @pytest.mark.parametrize("headers", [[(b":path", b"/")], [(b"Upper", b"x")]], ids=str)

@@ -17,8 +17,10 @@ HeadT = TypeVar("HeadT")
 
 HEADS_REMEMBERED: Final = 256
 """Header blocks remembered for one connection."""
+FIELDS_REMEMBERED: Final = 256
+"""Fields remembered to be right, for one connection: most of a head stays the same where one value changes."""
 REMEMBERED_BYTES_MAX: Final = 1024
-"""Larger blocks are not."""
+"""Larger blocks and values are not."""
 
 _PSEUDO: Final = frozenset((b":method", b":scheme", b":path", b":authority"))
 _REQUIRED: Final = (b":method", b":scheme", b":path")
@@ -37,12 +39,13 @@ class HeadReader(Generic[HeadT]):
         interpret: Makes of a request's headers, and of their size, what the layer above wants to know of them.
     """
 
-    __slots__ = ("_decoder", "_interpret", "_remembered")
+    __slots__ = ("_checked", "_decoder", "_interpret", "_remembered")
 
     def __init__(self, decoder: HeaderDecoder, interpret: Callable[[Sequence[Header], int], HeadT]) -> None:
         self._decoder = decoder
         self._interpret = interpret
         self._remembered: dict[bytes, HeadT] = {}
+        self._checked: set[Header] = set()
 
     def request(self, block: bytes) -> HeadT:
         """Return what is made of the headers that begin a request.
@@ -58,7 +61,7 @@ class HeadReader(Generic[HeadT]):
         headers = self._decoder.decode(block)
         if self._decoder.changes != changes or len(self._remembered) >= HEADS_REMEMBERED:
             self._remembered.clear()
-        check_request(headers)
+        check_request(headers, self._checked)
         head = self._interpret(headers, self._decoder.list_bytes)
         if self._decoder.changes == changes and len(block) <= REMEMBERED_BYTES_MAX:
             self._remembered[block] = head
@@ -77,19 +80,29 @@ class HeadReader(Generic[HeadT]):
         return headers
 
 
-def check_request(headers: Sequence[Header]) -> None:
+def check_request(headers: Sequence[Header], checked: set[Header]) -> None:
     """Check what RFC 9113, section 8, asks of the headers that begin a request.
+
+    Args:
+        headers: Names and values.
+        checked: Fields that were found right before; those that are found right now are added.
 
     Raises:
         StreamFault: They are malformed.
     """
     pseudo: dict[bytes, bytes] = {}
     is_past_pseudo = False
-    for name, value in headers:
-        _check_field(name, value)
-        if not name.startswith(b":"):
+    for header in headers:
+        name, value = header
+        if header not in checked:
+            _check_field(name, value)
+            if len(checked) >= FIELDS_REMEMBERED:
+                checked.clear()
+            if len(value) <= REMEMBERED_BYTES_MAX:
+                checked.add(header)
+        if name not in _PSEUDO:
             is_past_pseudo = True
-        elif is_past_pseudo or name in pseudo or name not in _PSEUDO:
+        elif is_past_pseudo or name in pseudo:
             raise _malformed(f"the pseudo-header {name!r} is out of place")
         else:
             pseudo[name] = value
@@ -110,7 +123,7 @@ def check_trailers(headers: Sequence[Header]) -> None:
 
 
 def _check_field(name: bytes, value: bytes) -> None:
-    if _NAME.fullmatch(name) is None:
+    if _NAME.fullmatch(name) is None or (name.startswith(b":") and name not in _PSEUDO):
         raise _malformed(f"the header name {name!r}")
     if _FORBIDDEN_IN_VALUES.search(value) is not None:
         raise _malformed(f"the value of {name!r}")
