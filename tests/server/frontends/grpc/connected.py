@@ -38,6 +38,9 @@ class KeptTransport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return self.unread
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def close(self) -> None:
         if not self.is_closed and not self.unread:
             self._lose()
@@ -70,7 +73,7 @@ class Connected:
         limits: Http2Limits | None = None,
         calls_max: int = 100,
         message_size_max: int = 1000,
-        is_welcome: bool = True,
+        unwelcome: str = "",
     ) -> None:
         self.service = Service(
             {
@@ -82,7 +85,7 @@ class Connected:
             limits=limits or Http2Limits(),
         )
         self.is_lost = False
-        self.protocol = GrpcProtocol(self.service, self._lost, is_welcome=is_welcome)
+        self.protocol = GrpcProtocol(self.service, self._lost, unwelcome=unwelcome)
         self.transport = KeptTransport(self.protocol)
         self.peer = Peer()
         self.protocol.connection_made(self.transport)

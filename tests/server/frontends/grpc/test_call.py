@@ -133,6 +133,15 @@ async def test_a_path_that_nobody_serves_is_unimplemented() -> None:
 
 
 @in_virtual_time
+async def test_an_answer_fits_into_a_frame_however_long_the_path() -> None:
+    client = Connected()
+    await client.hello()
+    found = await client.give(client.peer.call(1, headers=call_headers("/" + "ü" * 4_000)))
+    assert max(len(frame.payload) for frame in found) < 8_192
+    assert status_in(found, client.peer)["grpc-status"] == "12"
+
+
+@in_virtual_time
 async def test_what_is_no_grpc_is_415() -> None:
     client = Connected()
     await client.hello()

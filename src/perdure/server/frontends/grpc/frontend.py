@@ -80,6 +80,7 @@ class GrpcFrontend:
         )
         self._sockets: list[socket.socket] = []
         self._listeners: list[asyncio.Server] = []
+        self._is_stopping = False
         self._connections: set[GrpcProtocol] = set()
         self._last_is_lost: asyncio.Future[None] | None = None
 
@@ -95,6 +96,7 @@ class GrpcFrontend:
 
     async def start(self) -> None:
         """Begin to serve at the address that was bound."""
+        assert self._sockets, "bind comes first"
         loop = asyncio.get_running_loop()
         sockets, self._sockets = self._sockets, []
         self._listeners = [await loop.create_server(self._connection, sock=each) for each in sockets]
@@ -105,6 +107,7 @@ class GrpcFrontend:
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, report NOT_SERVING, and let those in progress finish for that long."""
+        self._is_stopping = True
         for bound in self._sockets:
             bound.close()
         for listener in self._listeners:
@@ -123,7 +126,12 @@ class GrpcFrontend:
         await self._wait_until_closed(_CLOSE_SECONDS)
 
     def _connection(self) -> GrpcProtocol:
-        connection = GrpcProtocol(self._service, self._lost, is_welcome=len(self._connections) < self._connections_max)
+        unwelcome = ""
+        if self._is_stopping:
+            unwelcome = "the server stops"
+        elif len(self._connections) >= self._connections_max:
+            unwelcome = "too many connections"
+        connection = GrpcProtocol(self._service, self._lost, unwelcome=unwelcome)
         self._connections.add(connection)
         return connection
 

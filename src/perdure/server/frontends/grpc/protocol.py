@@ -44,16 +44,16 @@ class GrpcProtocol(asyncio.Protocol):
     Args:
         service: What is served.
         on_lost: Called once when the connection is gone.
-        is_welcome: Whether it may stay; one too many is told so and closed.
+        unwelcome: Why it may not stay, which it is told; empty where it may.
     """
 
-    def __init__(self, service: Service, on_lost: Callable[[GrpcProtocol], None], *, is_welcome: bool) -> None:
+    def __init__(self, service: Service, on_lost: Callable[[GrpcProtocol], None], *, unwelcome: str = "") -> None:
         self.service: Final = service
         self.loop: Final = asyncio.get_running_loop()
         self.unread_bytes = 0
         """What has arrived for streams that have not taken it yet."""
         self._on_lost = on_lost
-        self._is_welcome = is_welcome
+        self._unwelcome = unwelcome
         self._http2: Connection[CallHead] = Connection(service.limits, service.interpret)
         self._sender = self._http2.sender
         self._transport: asyncio.Transport | None = None
@@ -112,9 +112,9 @@ class GrpcProtocol(asyncio.Protocol):
         # uvloop's transports are not derived from asyncio's.
         self._transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-        if not self._is_welcome:
-            self._sender.control(frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
-            self._close_for(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many connections"))
+        if self._unwelcome:
+            self._sender.control(frames.goaway(0, ErrorCode.ENHANCE_YOUR_CALM, self._unwelcome))
+            self._close_for(ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, self._unwelcome))
             return
         self._timer = self.loop.call_later(self.service.limits.handshake_seconds, self._check_handshake)
         self._wake()
@@ -228,7 +228,7 @@ class GrpcProtocol(asyncio.Protocol):
     def _flush(self) -> None:
         self._is_flush_due = False
         transport, sender = self._transport, self._sender
-        if transport is None:
+        if transport is None or transport.is_closing():
             return
         if sender.unsent_bytes:
             sender.pump()

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from perdure.server.frontends.grpc.http2.hpack import Header, encoded
 from perdure.server.frontends.grpc.http2.sending import HeaderFrame
-from perdure.server.frontends.grpc.status import DETAILS_KEY, CallStatus
+from perdure.server.frontends.grpc.status import DETAILS_KEY, CallStatus, fitting
 
 Answer: TypeAlias = HeaderFrame
 """Headers that are all of an answer."""
@@ -44,7 +44,7 @@ def http_refusal(status: int) -> Answer:
 def _trailers(status: CallStatus) -> list[Header]:
     headers: list[Header] = [(b"grpc-status", str(status.code.value[0]).encode())]
     if status.message:
-        headers.append((b"grpc-message", quote(status.message, safe=_AS_THEY_ARE, errors="replace").encode()))
+        headers.append((b"grpc-message", quote(fitting(status.message), safe=_AS_THEY_ARE, errors="replace").encode()))
     if status.details:
         # Without padding, as gRPC asks of those who write.
         headers.append((DETAILS_KEY.encode(), b64encode(status.details).rstrip(b"=")))

@@ -104,7 +104,7 @@ def status_of(error: ServerError) -> CallStatus:
     """Return the status that tells a client about an error."""
     kind = next(base for base in type(error).__mro__ if base in _CODES)
     code = _CODES[kind]
-    message = _fitting(error.message)
+    message = fitting(error.message)
     detail = error.detail
     if detail is None and kind in _DEFAULT_DETAILS:
         detail = _DEFAULT_DETAILS[kind]()
@@ -128,7 +128,8 @@ def _fits(message: str, details: bytes) -> bool:
     return len(quote(message, safe=" ")) + len(details) * 4 // 3 <= _TRAILER_BYTES_MAX
 
 
-def _fitting(message: str) -> str:
+def fitting(message: str) -> str:
+    """Return a message, cut where it is longer than trailers may be."""
     room = _TRAILER_BYTES_MAX // 2
     if len(message) * 3 <= room or len(quote(message, safe=" ")) <= room:
         return message
