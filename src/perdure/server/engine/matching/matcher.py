@@ -383,7 +383,7 @@ class Matcher:
         if isinstance(given, Offer):
             self.give_back(key, given)
         elif given is not None and self._neighbours is not None:
-            self._neighbours.returns(key, given.node, None)
+            self._neighbours.stays(key, given.node)
 
     def _is_shut_down(self, namespace_id: str, worker_instance_key: str, now: float) -> bool:
         if not self._shut_down_workers or not worker_instance_key:

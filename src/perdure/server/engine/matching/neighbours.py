@@ -16,8 +16,8 @@ class Neighbours(Protocol):
     def source(self, key: QueueKey, *, has_local: bool) -> str | None:
         """Return the node that a poll is to visit now, None where it should see to this node's own tasks."""
 
-    def returns(self, key: QueueKey, node: str, left: int | None) -> None:
-        """Note how many tasks a visit says to be left there; None where it says nothing."""
+    def stays(self, key: QueueKey, node: str) -> None:
+        """Note that a poll that was to visit a node has gone before."""
 
     def polls(self, key: QueueKey) -> bool:
         """Return whether another node polls a queue."""
