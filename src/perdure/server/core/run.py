@@ -58,6 +58,8 @@ class Changes(msgspec.Struct, gc=False):
     buffered_cleared: bool = False
     requests: list[str] = []
     is_dirty: bool = False
+    outline: bool = False
+    """Whether more of the run's row changed than how far it has come: what `EntityWrite.runs_advanced` names as stored."""
     closed: bool = False
     deleted: bool = False
 

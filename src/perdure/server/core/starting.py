@@ -186,7 +186,7 @@ def _new_run(
 
 def _retire(run: Run) -> None:
     run.is_current = False
-    run.changes.is_dirty = True
+    run.changes.is_dirty = run.changes.outline = True
 
 
 def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> WorkflowTaskStarted:

@@ -120,6 +120,8 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
             if not run.stored_version:
                 continue
         write.runs.append(_run_record(run))
+        if run.stored_version and not (changes.outline or changes.closed or changes.deleted):
+            write.runs_advanced.append(run.run_id)
         run.stored_version += 1
         write.events.extend(changes.events)
         write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])

@@ -43,6 +43,7 @@ def _record_upsert(t: Transition, command: Command) -> None:
 def _apply_upsert(run: Run, event: Event, attributes: UpsertWorkflowSearchAttributesEventAttributes) -> None:
     merged = merged_fields(run.search_attributes.indexed_fields, attributes.search_attributes.indexed_fields)
     run.search_attributes = SearchAttributes(indexed_fields=merged)
+    run.changes.outline = True
 
 
 def _check_modify(batch: CommandBatch, command: Command) -> None:
@@ -61,6 +62,7 @@ def _record_modify(t: Transition, command: Command) -> None:
 @registry.applies(WorkflowPropertiesModifiedEventAttributes)
 def _apply_modify(run: Run, event: Event, attributes: WorkflowPropertiesModifiedEventAttributes) -> None:
     run.memo = Memo(fields=merged_fields(run.memo.fields, attributes.upserted_memo.fields))
+    run.changes.outline = True
 
 
 registry.command(CommandType.COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES, check=_check_upsert, record=_record_upsert)
