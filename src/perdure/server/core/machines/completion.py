@@ -117,21 +117,25 @@ def _record_completed(t: Transition, request: RespondWorkflowTaskCompletedReques
         identity=request.identity,
         binary_checksum=request.binary_checksum,
     )
-    if request.HasField("worker_version_stamp"):
+    # Looked up once, and asked before a part is touched: both cost more than what they tell.
+    has = request.HasField
+    if has("worker_version_stamp"):
         attributes.worker_version.CopyFrom(request.worker_version_stamp)
-    elif request.deployment_options.build_id:
+    elif has("deployment_options") and request.deployment_options.build_id:
         attributes.worker_version.CopyFrom(WorkerVersionStamp(build_id=request.deployment_options.build_id))
-    if request.HasField("sdk_metadata"):
+    if has("sdk_metadata"):
         attributes.sdk_metadata.CopyFrom(request.sdk_metadata)
-    if request.HasField("metering_metadata"):
+    if has("metering_metadata"):
         attributes.metering_metadata.CopyFrom(request.metering_metadata)
     t.record(attributes)
 
 
 def _set_stickiness(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
-    sticky = request.sticky_attributes
-    t.run.sticky_queue = sticky.worker_task_queue.name
-    t.run.sticky_timeout = nanos_of(sticky.schedule_to_start_timeout) if t.run.sticky_queue else 0
+    workflow_task.clear_stickiness(t.run)
+    if request.HasField("sticky_attributes"):
+        sticky = request.sticky_attributes
+        t.run.sticky_queue = sticky.worker_task_queue.name
+        t.run.sticky_timeout = nanos_of(sticky.schedule_to_start_timeout) if t.run.sticky_queue else 0
 
 
 def _start_eager_activities(t: Transition) -> list[PollActivityTaskQueueResponse]:

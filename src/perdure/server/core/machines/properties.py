@@ -17,7 +17,7 @@ from perdure.server.core.checks import (
     merged_fields,
     typed_search_attributes,
 )
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.events import Event
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -36,7 +36,7 @@ def _record_upsert(t: Transition, command: Command) -> None:
         workflow_task_completed_event_id=t.run.last_task_completed_event_id,
         search_attributes=attributes.search_attributes,
     )
-    t.record(upserted, user_metadata=command.user_metadata)
+    t.record(upserted, user_metadata=metadata_of(command))
 
 
 @registry.applies(UpsertWorkflowSearchAttributesEventAttributes)
@@ -56,7 +56,7 @@ def _record_modify(t: Transition, command: Command) -> None:
     modified = WorkflowPropertiesModifiedEventAttributes(
         workflow_task_completed_event_id=t.run.last_task_completed_event_id, upserted_memo=attributes.upserted_memo
     )
-    t.record(modified, user_metadata=command.user_metadata)
+    t.record(modified, user_metadata=metadata_of(command))
 
 
 @registry.applies(WorkflowPropertiesModifiedEventAttributes)
