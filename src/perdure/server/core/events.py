@@ -14,13 +14,12 @@ from typing import Final
 import msgspec
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import Link
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import UserMetadata
 
-from perdure.server.core.wire import long_varint, message_tag, number_tag, varint
+from perdure.server.core.wire import message_field, message_tag, number_tag, time_message, varint
 
 NANOS_PER_SECOND = 1_000_000_000
 
@@ -46,8 +45,6 @@ _HEAD_OF_TYPE: Final = {
     for event_type, field in _FIELD_OF_TYPE.items()
 }
 """What stands between an event's time and the length of its attributes."""
-_SECONDS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["seconds"].number)
-_NANOS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["nanos"].number)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -115,6 +112,4 @@ def event_at(message: HistoryEvent) -> int:
 @lru_cache(maxsize=64)
 def _time_field(at: int) -> bytes:
     """Return an event's time as it stands in its bytes; the events of one step share it."""
-    seconds, nanos = divmod(at, NANOS_PER_SECOND)
-    timestamp = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
-    return b"".join((_EVENT_TIME, varint(len(timestamp)), timestamp))
+    return message_field(_EVENT_TIME, time_message(at))

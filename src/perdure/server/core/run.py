@@ -59,7 +59,7 @@ class Changes(msgspec.Struct, gc=False):
     requests: list[str] = []
     is_dirty: bool = False
     outline: bool = False
-    """Whether more of the run's row changed than how far it has come: what `EntityWrite.runs_advanced` names as stored."""
+    """Whether more of the run's row changed than how far it has come; see `EntityWrite.runs_advanced`."""
     closed: bool = False
     deleted: bool = False
 

@@ -11,7 +11,7 @@ from temporalio.api.common.v1 import WorkerVersionStamp
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.failure.v1 import Failure, ServerFailureInfo
 from temporalio.api.history.v1 import WorkflowTaskCompletedEventAttributes
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse, RespondWorkflowTaskCompletedRequest
+from temporalio.api.workflowservice.v1 import RespondWorkflowTaskCompletedRequest
 
 from perdure.server.core import registry
 from perdure.server.core.checks import BadCommand, RunFacts
@@ -21,7 +21,7 @@ from perdure.server.core.errors import InvalidArgument, NotFound
 from perdure.server.core.inputs import CompleteWorkflowTask
 from perdure.server.core.machines import activity, closure, held_start, query, task_failure, workflow_task
 from perdure.server.core.machines.dispatch import task_reply
-from perdure.server.core.replies import WorkflowTaskCompleted
+from perdure.server.core.replies import ActivityTaskStarted, WorkflowTaskCompleted
 from perdure.server.core.transition import Transition
 
 _UNHANDLED = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
@@ -138,7 +138,7 @@ def _set_stickiness(t: Transition, request: RespondWorkflowTaskCompletedRequest)
         t.run.sticky_timeout = nanos_of(sticky.schedule_to_start_timeout) if t.run.sticky_queue else 0
 
 
-def _start_eager_activities(t: Transition) -> list[PollActivityTaskQueueResponse]:
+def _start_eager_activities(t: Transition) -> list[ActivityTaskStarted]:
     return [
         activity.start(t, scheduled_event_id, t.identity, t.world.new_nonce())
         for scheduled_event_id in t.eager_activities
