@@ -52,11 +52,12 @@ def _record_schedule(t: Transition, command: Command) -> None:
     scheduled.start_to_close_timeout.CopyFrom(attributes.start_to_close_timeout)
     scheduled.heartbeat_timeout.CopyFrom(attributes.heartbeat_timeout)
     scheduled.retry_policy.CopyFrom(attributes.retry_policy)
-    if attributes.HasField("header"):
+    has = attributes.HasField
+    if has("header"):
         scheduled.header.CopyFrom(attributes.header)
-    if attributes.HasField("input"):
+    if has("input"):
         scheduled.input.CopyFrom(attributes.input)
-    if attributes.HasField("priority"):
+    if has("priority"):
         scheduled.priority.CopyFrom(attributes.priority)
     event = t.record(scheduled, user_metadata=metadata_of(command))
     t.touch_activity(event.event_id)

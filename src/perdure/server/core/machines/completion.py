@@ -32,13 +32,13 @@ def _complete(t: Transition, completion: CompleteWorkflowTask) -> WorkflowTaskCo
     run, request = t.run, completion.request
     workflow_task.require(run, completion.token)
     t.identity = request.identity
-    if _heartbeats_too_long(t, request):
+    is_heartbeat = _is_heartbeat(request)
+    if is_heartbeat and _heartbeats_too_long(t):
         return _time_out_heartbeat(t)
     try:
         _check(t, request)
     except BadCommand as bad:
         return _fail(t, bad)
-    is_heartbeat = _is_heartbeat(request)
     first_scheduled_at = run.task.first_scheduled_at
     _record_completed(t, request)
     _set_stickiness(t, request)
@@ -60,9 +60,8 @@ def _is_heartbeat(request: RespondWorkflowTaskCompletedRequest) -> bool:
     return request.force_create_new_workflow_task and not request.commands and not request.messages
 
 
-def _heartbeats_too_long(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> bool:
-    limit = t.world.limits.workflow_task_heartbeat_timeout
-    return _is_heartbeat(request) and t.now > t.run.task.first_scheduled_at + limit
+def _heartbeats_too_long(t: Transition) -> bool:
+    return t.now > t.run.task.first_scheduled_at + t.world.limits.workflow_task_heartbeat_timeout
 
 
 def _time_out_heartbeat(t: Transition) -> WorkflowTaskCompleted:
@@ -74,7 +73,7 @@ def _time_out_heartbeat(t: Transition) -> WorkflowTaskCompleted:
 
 def _check(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
     run = t.run
-    events_of_task = {workflow_task.State.HELD: 2, workflow_task.State.STARTED: 1}[run.task.state]
+    events_of_task = 2 if run.task.is_held else 1
     if run.task.is_transient:
         events_of_task = 3
     facts = RunFacts(
