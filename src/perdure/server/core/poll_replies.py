@@ -6,6 +6,7 @@ more than the step that starts the task. This module must never decide anything.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from temporalio.api.common.v1 import ActivityType, Priority, WorkflowExecution, WorkflowType
@@ -14,7 +15,7 @@ from temporalio.api.query.v1 import WorkflowQuery
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse, PollWorkflowTaskQueueResponse
 
-from perdure.server.core.wire import message_field, number_field, tags_of, text_field, time_message
+from perdure.server.core.wire import message_field, number_field, tags_of, text_field, time_field
 
 if TYPE_CHECKING:
     from perdure.server.core.machines.activity import Activity
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 _WORKFLOW_TASK: Final = tags_of(PollWorkflowTaskQueueResponse)
 _ACTIVITY_TASK: Final = tags_of(PollActivityTaskQueueResponse)
 _EXECUTION: Final = tags_of(WorkflowExecution)
-_WORKFLOW_TYPE_NAME: Final = tags_of(WorkflowType)["name"]
-_ACTIVITY_TYPE_NAME: Final = tags_of(ActivityType)["name"]
+_TYPE_NAME: Final = tags_of(WorkflowType)["name"]
+assert tags_of(ActivityType)["name"] == _TYPE_NAME
 _QUEUE: Final = tags_of(TaskQueue)
 _NORMAL_KIND: Final = number_field(_QUEUE["kind"], TaskQueueKind.TASK_QUEUE_KIND_NORMAL)
 
@@ -36,15 +37,13 @@ def workflow_task_reply(run: Run, token: bytes, queries: dict[str, WorkflowQuery
         (
             message_field(tags["task_token"], token),
             message_field(tags["workflow_execution"], _execution(run)),
-            message_field(tags["workflow_type"], text_field(_WORKFLOW_TYPE_NAME, run.workflow_type)),
+            _named(tags["workflow_type"], run.workflow_type),
             number_field(tags["previous_started_event_id"], run.previous_started_event_id),
             number_field(tags["started_event_id"], task.started_event_id),
             number_field(tags["attempt"], task.attempt),
-            message_field(
-                tags["workflow_execution_task_queue"], text_field(_QUEUE["name"], run.task_queue) + _NORMAL_KIND
-            ),
-            message_field(tags["scheduled_time"], time_message(task.scheduled_at)),
-            message_field(tags["started_time"], time_message(task.started_at)),
+            _queue(run.task_queue),
+            time_field(tags["scheduled_time"], task.scheduled_at),
+            time_field(tags["started_time"], task.started_at),
         )
     )
     return data + PollWorkflowTaskQueueResponse(queries=queries).SerializeToString() if queries else data
@@ -59,20 +58,20 @@ def activity_task_reply(run: Run, namespace: str, activity: Activity, token: byt
         (
             message_field(tags["task_token"], token),
             text_field(tags["workflow_namespace"], namespace),
-            message_field(tags["workflow_type"], text_field(_WORKFLOW_TYPE_NAME, run.workflow_type)),
+            _named(tags["workflow_type"], run.workflow_type),
             message_field(tags["workflow_execution"], _execution(run)),
-            message_field(tags["activity_type"], text_field(_ACTIVITY_TYPE_NAME, activity.activity_type)),
+            _named(tags["activity_type"], activity.activity_type),
             text_field(tags["activity_id"], activity.activity_id),
             message_field(tags["header"], attributes.header.SerializeToString()) if has("header") else b"",
             message_field(tags["input"], attributes.input.SerializeToString()) if has("input") else b"",
             message_field(tags["heartbeat_details"], activity.heartbeat_details) if activity.heartbeat_details else b"",
-            message_field(tags["scheduled_time"], time_message(activity.scheduled_at)),
-            message_field(tags["current_attempt_scheduled_time"], time_message(activity.ready_at)),
-            message_field(tags["started_time"], time_message(activity.started_at)),
+            time_field(tags["scheduled_time"], activity.scheduled_at),
+            time_field(tags["current_attempt_scheduled_time"], activity.ready_at),
+            time_field(tags["started_time"], activity.started_at),
             number_field(tags["attempt"], activity.attempt),
-            message_field(tags["schedule_to_close_timeout"], time_message(to_close)),
-            message_field(tags["start_to_close_timeout"], time_message(start_to_close)),
-            message_field(tags["heartbeat_timeout"], time_message(heartbeat)),
+            time_field(tags["schedule_to_close_timeout"], to_close),
+            time_field(tags["start_to_close_timeout"], start_to_close),
+            time_field(tags["heartbeat_timeout"], heartbeat),
             message_field(tags["retry_policy"], attributes.retry_policy.SerializeToString()),
             _priority(run, activity),
         )
@@ -81,6 +80,19 @@ def activity_task_reply(run: Run, namespace: str, activity: Activity, token: byt
 
 def _execution(run: Run) -> bytes:
     return text_field(_EXECUTION["workflow_id"], run.key.workflow_id) + text_field(_EXECUTION["run_id"], run.run_id)
+
+
+@lru_cache(maxsize=1024)
+def _named(tag: bytes, name: str) -> bytes:
+    """Return a field that holds a `WorkflowType` or an `ActivityType`: a server has few."""
+    return message_field(tag, text_field(_TYPE_NAME, name))
+
+
+@lru_cache(maxsize=1024)
+def _queue(name: str) -> bytes:
+    return message_field(
+        _WORKFLOW_TASK["workflow_execution_task_queue"], text_field(_QUEUE["name"], name) + _NORMAL_KIND
+    )
 
 
 def _priority(run: Run, activity: Activity) -> bytes:

@@ -46,10 +46,11 @@ def message_field(tag: bytes, data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def time_message(nanoseconds: int) -> bytes:
-    """Return the bytes of a `Timestamp` or a `Duration`, which have the same form: those of one step repeat."""
+def time_field(tag: bytes, nanoseconds: int) -> bytes:
+    """Return a field that holds a `Timestamp` or a `Duration`, which have the same form: those of one step repeat."""
     seconds, nanos = divmod(nanoseconds, _NANOS_PER_SECOND)
-    return (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
+    time = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
+    return b"".join((tag, varint(len(time)), time))
 
 
 def number_tag(number: int) -> bytes:
