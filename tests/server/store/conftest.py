@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.store.interface import Store
+from perdure.server.store.interface import ClusterStore, Store
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
 from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.sqlite import SqliteStore
+from tests.server.store.writing import Node
+
+_LEASE_SECONDS = 60.0
 
 
 class Place:
@@ -31,6 +34,25 @@ class Place:
         """Close what was opened; closing twice does nothing."""
         for store in reversed(self._opened):
             await store.close()
+
+
+class ClusterPlace(Place):
+    """A database that several nodes share."""
+
+    def __init__(self, make: Callable[[], ClusterStore]) -> None:
+        super().__init__(make)
+        self._make_cluster_store = make
+
+    async def node(self, name: str, *, lease_seconds: float = _LEASE_SECONDS, session: str | None = None) -> Node:
+        """Open a store for one more node and let it join; its session is its name where none is given."""
+        store = self._make_cluster_store()
+        await store.open()
+        self._opened.append(store)
+        node = Node(name, store)
+        await node.join(session or name, _LEASE_SECONDS)
+        if lease_seconds != _LEASE_SECONDS:
+            await store.renew(lease_seconds)
+        return node
 
 
 def place_on_file(path: Path, pragmas: dict[str, str] | None = None) -> Place:
@@ -74,6 +96,23 @@ async def place(lasting_place: Place) -> AsyncIterator[Place]:
     """A place that outlives the stores opened on it; they are closed at the end."""
     yield lasting_place
     await lasting_place.close()
+
+
+@pytest.fixture(params=["postgres", "fake"])
+def shared_place(request: pytest.FixtureRequest) -> ClusterPlace:
+    """An empty database of each kind that nodes can share."""
+    if request.param == "postgres":
+        url: str = request.getfixturevalue("postgres_url")
+        return ClusterPlace(lambda: PostgresStore(url))
+    database = MemoryDatabase()
+    return ClusterPlace(lambda: MemoryStore(database))
+
+
+@pytest.fixture
+async def cluster(shared_place: ClusterPlace) -> AsyncIterator[ClusterPlace]:
+    """A place that nodes share; they are closed at the end."""
+    yield shared_place
+    await shared_place.close()
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.interface import ListPosition
-from perdure.server.store.postgres import batches, listings, nodes, queries
+from perdure.server.store.interface import ListPosition, ShardMove
+from perdure.server.store.postgres import batches, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
@@ -79,6 +79,7 @@ def _row_of_many() -> dict[str, str]:
     values = {name: getattr(written, name) for name in written.__struct_fields__ if name != "stored_version"}
     row = {name: f"'{value}'" for name, value in values.items() if isinstance(value, str | int)}
     row |= {"memo": "''", "search_attributes": "''", "state": "''", "workflow_type": "'type-' || number % 100"}
+    row["shard"] = "number % 1024"
     return row | {"workflow_id": "'w' || number", "run_id": "'r' || number", "started_at": "number"}
 
 
@@ -127,13 +128,13 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
     [
         (["run_current"], queries.LOAD_CURRENT_RUNS, (["n"] * 200, ["w"] * 200)),
         (["run_pkey"], queries.LOAD_RUN, ("r",)),
-        (["run_ready_task"], queries.READY_WORKFLOW_TASKS, ("n", "q", 1)),
-        (["activity_ready"], queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1)),
-        (["run_alarm"], queries.DUE_ALARMS, (1, 1)),
-        (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q")),
-        (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1)),
-        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9)),
-        (["inbox_pkey"], queries.READ_INBOX, ("r", "n", "w")),
+        (["run_ready_task", "run_pkey"], queries.READY_WORKFLOW_TASKS, ("n", "q", 1, b"")),
+        (["activity_ready", "activity_pkey"], queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1, b"")),
+        (["run_alarm", "run_pkey"], queries.DUE_ALARMS, (1, 1, b"")),
+        (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q", b"")),
+        (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1, b"")),
+        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9, b"")),
+        (["inbox_pkey", "outbox_pkey"], queries.READ_PAIR, ("r", "n", "w", 1)),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),
     ],
@@ -145,6 +146,40 @@ async def test_an_index_serves_a_query_in_its_order(
     [(_, plan)] = reading.plans
     assert _uses(plan, indexes), plan
     assert not _scans(plan), plan
+
+
+@pytest.mark.parametrize(
+    ("index", "statement", "arguments"),
+    [
+        ("run_ready_task", queries.READY_WORKFLOW_TASKS, ("n", "q", 1, queries.ALL_SHARDS)),
+        ("activity_ready", queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1, queries.ALL_SHARDS)),
+        ("run_alarm", queries.DUE_ALARMS, (1, 1, queries.ALL_SHARDS)),
+        ("run_ready_task", queries.WORKFLOW_TASK_BACKLOG, ("n", "q", queries.ALL_SHARDS)),
+        ("activity_ready", queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1, queries.ALL_SHARDS)),
+    ],
+)
+async def test_the_index_alone_tells_the_rows_of_other_nodes(
+    reading: Recorder, index: str, statement: str, arguments: tuple[object, ...]
+) -> None:
+    await reading.fetch(statement, *arguments)
+    [(_, plan)] = reading.plans
+    found = re.search(rf"Index Only Scan using {index} on .*\n +Index Cond: .*\n +Filter: \((.*)", plan)
+    assert found, plan
+    assert re.match(r"get_byte\(.*, \(shard\)::integer\) = 1", found[1]), plan
+
+
+async def test_no_statement_about_members_scans_a_table(writing: Recorder) -> None:
+    await members.join(writing, "a", "life", "1.0", 60)
+    await members.join(writing, "b", "life", "1.0", 0)
+    writing.plans.clear()
+    await members.renew(writing, "a", "life", 60)
+    await members.move(writing, "a", [ShardMove(1, "b"), ShardMove(2, "b")])
+    await members.set_leaving(writing, "a", "life")
+    assert await members.take_over(writing, ("a", "life"), "b", "life", {"a": [1, 2]})
+    await members.leave(writing, "a", "life")
+    scanned = {query: scans for query, plan in writing.plans if (scans := _scans(plan))}
+    assert not scanned
+    assert len(writing.plans) == 13
 
 
 @pytest.mark.parametrize(

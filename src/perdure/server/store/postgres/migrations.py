@@ -1,7 +1,8 @@
 """Bringing a database to this release's schema.
 
 A new database is made from the schema in one go; an older one is led there step by step. Every step must work while the
-previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads.
+previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads. A
+step that would have it write rows this release cannot use fences it instead.
 All of it happens in one transaction, so a database is never between two versions. Where two servers begin at once, the
 second one waits for the first at the row of the version, fails there, and looks again.
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -18,16 +18,13 @@ import asyncpg
 from perdure.server.store.definitions import create_index, create_view
 from perdure.server.store.interface import StoreMismatch, StoreUnavailable
 from perdure.server.store.postgres.dialect import PostgresViewDialect, create_table
+from perdure.server.store.postgres.steps import STEPS, Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
+from perdure.server.store.steps import CREATE_CLUSTER_VERSION
 from perdure.server.store.views import views
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection
-
-Steps = Mapping[int, tuple[str, ...]]
-"""For each version the statements that lead there from the version before."""
-
-STEPS: Steps = {}
 
 OLDEST_POSTGRES: Final = 13
 
@@ -91,8 +88,11 @@ async def _migrate(connection: Connection, target: int, steps: Steps) -> None:
     else:
         for step in range(version + 1, target + 1):
             await _record_version(connection, step)
-            for statement in steps[step]:
-                await connection.execute(statement)
+            for action in steps[step]:
+                if isinstance(action, str):
+                    await connection.execute(action)
+                else:
+                    await action(connection)
 
 
 async def _stored_version(connection: Connection) -> int | None:
@@ -111,6 +111,7 @@ async def _create(connection: Connection, version: int) -> None:
     for statement in _CREATE:
         await connection.execute(statement)
     await connection.execute("INSERT INTO meta (name, value) VALUES ('cluster_id', $1)", str(uuid.uuid4()))
+    await connection.execute(CREATE_CLUSTER_VERSION)
     await _record_version(connection, version)
 
 
