@@ -49,8 +49,8 @@ def message_field(tag: bytes, data: bytes) -> bytes:
 def time_field(tag: bytes, nanoseconds: int) -> bytes:
     """Return a field that holds a `Timestamp` or a `Duration`, which have the same form: those of one step repeat."""
     seconds, nanos = divmod(nanoseconds, _NANOS_PER_SECOND)
-    time = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
-    return b"".join((tag, varint(len(time)), time))
+    data = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
+    return b"".join((tag, varint(len(data)), data))
 
 
 def number_tag(number: int) -> bytes:
