@@ -13,9 +13,6 @@ from tests.architecture.sources import ROOT, Source, imports, sources, sources_u
 SELF_REGISTERING = ("perdure.server.core.machines.",)
 """Packages that import all their modules themselves."""
 
-FOR_TESTS = ("perdure.server.core.invariants",)
-"""What ships for the sake of tests and the simulator."""
-
 
 def test_modules_say_what_they_are() -> None:
     silent = [source.path for source in sources() if source.tree.body and not ast.get_docstring(source.tree)]
@@ -41,7 +38,7 @@ def test_every_module_is_used() -> None:
         for source in sources_under("src")
         if source.module not in used
         and not (source.is_package and any(name.startswith(f"{source.module}.") for name in used))
-        and not source.module.startswith(SELF_REGISTERING + FOR_TESTS)
+        and not source.module.startswith(SELF_REGISTERING)
         and source.module.rpartition(".")[2] != "__main__"
     ]
     assert not dead, f"nobody imports {', '.join(dead)}"

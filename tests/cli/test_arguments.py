@@ -97,12 +97,13 @@ def test_every_setting_has_an_argument(starts: Starts) -> None:
     ]
     arguments += ["--log-level", "debug", "--limit", "pending_activities=10"]
     arguments += ["--postgres", "read_connections=9", "--postgres", "lock_timeout_seconds=2.5"]
-    arguments += ["--store-check-seconds", "7"]
+    arguments += ["--store-check-seconds", "7", "--lock-wait-seconds", "3"]
     assert start(starts, "server", *arguments).settings == ServerSettings(
         db="sqlite:////data/orders.db",
         sqlite_pragmas={"cache_size": "-4000"},
         postgres=PostgresSettings(read_connections=9, lock_timeout_seconds=2.5),
         store_check_seconds=7.0,
+        lock_wait_seconds=3.0,
         ip="::1",
         port=7300,
         advertise="10.0.0.1:7300",

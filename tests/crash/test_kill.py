@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest, GetSystemInfoResponse
 
+from perdure.server.tools.check import Checked
+from perdure.server.tools.commands import check
 from tests.crash._calls import Calls
 from tests.crash._finish import audit_all
 from tests.crash._load import Journal, Load
@@ -40,7 +42,8 @@ _STARTING_SECONDS = 0.0, 0.4
 async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     seed = seed_of_run()
     port = free_port()
-    server = ServerProcess(perdure_command(f"sqlite:///{tmp_path}/crash.db", port), tmp_path / "server.log")
+    db = f"sqlite:///{tmp_path}/crash.db"
+    server = ServerProcess(perdure_command(db, port), tmp_path / "server.log")
 
     async def kill(calls: Calls, dice: random.Random) -> None:
         await _kill_again_and_again(server, calls, dice, _KILLS)
@@ -48,6 +51,7 @@ async def test_fifty_kills_under_load_lose_nothing_that_was_acknowledged(tmp_pat
     journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill)
 
     assert server.kills == _KILLS
+    faults += await _faults_of_rows(db)
     _check(journal, faults, f"seed {seed}, {server.kills} kills", at_least=_KILLS)
 
 
@@ -73,7 +77,13 @@ async def test_kills_of_the_server_and_crashes_of_postgresql_lose_nothing_either
     journal, faults = await disturb_under_load(server, f"127.0.0.1:{port}", seed=seed, disturb=kill_and_crash)
 
     assert server.kills == _CRASHES
+    faults += await _faults_of_rows(postgres_url)
     _check(journal, faults, f"seed {seed}, {_CRASHES} kills and crashes", at_least=_CRASHES)
+
+
+async def _faults_of_rows(db: str) -> list[str]:
+    """Return what `perdure db check` says of the database that was left."""
+    return [f"{problem.where}: {problem.what}" async for problem in check(db, Checked())]
 
 
 def _check(journal: Journal, faults: Sequence[str], what: str, *, at_least: int) -> None:

@@ -70,6 +70,8 @@ def test_sizes_and_times_are_not_nothing() -> None:
         ServerSettings(namespace_retention_seconds=0)
     with pytest.raises(SettingsError, match=r"^shutdown_grace_seconds must not be negative"):
         ServerSettings(shutdown_grace_seconds=-0.1)
+    with pytest.raises(SettingsError, match=r"^lock_wait_seconds must not be negative"):
+        ServerSettings(lock_wait_seconds=-0.1)
     with pytest.raises(SettingsError, match="namespace must have a name"):
         ServerSettings(namespaces=["orders", ""])
 

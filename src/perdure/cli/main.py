@@ -9,6 +9,7 @@ import click
 
 import perdure
 from perdure.cli.cluster import cluster
+from perdure.cli.db import db_commands
 from perdure.cli.global_options import global_options
 from perdure.cli.server import server
 
@@ -22,3 +23,4 @@ def main() -> None:
 
 main.add_command(server)
 main.add_command(cluster)
+main.add_command(db_commands)

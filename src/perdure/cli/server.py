@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.core import ParameterSource
 
-from perdure.cli.global_options import given_options, global_options
+from perdure.cli.global_options import given_options, global_options, switch
 from perdure.cli.pairs import engine_settings, key_values, postgres_settings, search_attributes
 from perdure.cli.serving import local_ip, serve_process
 from perdure.cli.start_dev import start_dev
@@ -22,7 +22,15 @@ _DEFAULTS = ServerSettings()
     help="sqlite:///file.db, a path, memory:, or postgresql://user:password@host:port/database",
 )
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
+@click.option(
+    "--lock-wait-seconds",
+    type=float,
+    default=_DEFAULTS.lock_wait_seconds,
+    show_default=True,
+    help="How long to wait for another process that works on the SQLite file.",
+)
 @click.option("--postgres", multiple=True, metavar="NAME=NUMBER", help="Change a setting of PostgreSQL. Repeatable.")
+@switch("--no-migrate", help="Refuse a database whose schema `perdure db migrate` would change, and leave it alone.")
 @click.option(
     "--store-check-seconds",
     type=float,
@@ -77,7 +85,9 @@ def server(
     *,
     db: str,
     sqlite_pragma: tuple[str, ...],
+    lock_wait_seconds: float,
     postgres: tuple[str, ...],
+    no_migrate: bool,
     store_check_seconds: float,
     ip: str,
     port: int,
@@ -99,7 +109,9 @@ def server(
         settings = ServerSettings(
             db=db,
             sqlite_pragmas=key_values("--sqlite-pragma", sqlite_pragma),
+            lock_wait_seconds=lock_wait_seconds,
             postgres=postgres_settings(postgres),
+            migrate=not no_migrate,
             store_check_seconds=store_check_seconds,
             ip=local_ip(ip),
             port=port,

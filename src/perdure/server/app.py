@@ -13,16 +13,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 
-from perdure.server.address import node_address
+from perdure import __version__
 from perdure.server.core.errors import ServerError
 from perdure.server.engine.clock import Clock, SystemClock
-from perdure.server.engine.cluster import Cluster
 from perdure.server.engine.cluster.services import RPC
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
@@ -36,7 +34,10 @@ from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
 from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
 from perdure.server.store.interface import ClusterStore, StoreError
-from perdure.server.store.sqlite import SqliteStore
+from perdure.server.store.sqlite import FileLock, SqliteStore
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         CannotServe: A part could not start; those already started are stopped.
     """
     async with AsyncExitStack() as parts:
+        await _keep_others_out(settings, parts)
         store = await _open_store(settings)
         parts.push_async_callback(store.close)
         frontend = GrpcFrontend(
@@ -109,8 +111,9 @@ async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = 
         CannotServe: The server could not start, or another process took over its store.
     """
     told_to_stop = asyncio.Event()
-    _on_stop_signal(told_to_stop)
     async with running(settings) as server:
+        # Not before: until calls are answered there is nothing to drain, and a signal ends the process at once.
+        _on_stop_signal(told_to_stop)
         _log.info("serving", extra={"ip": settings.ip, "port": server.port, "db": shown_db(settings.db)})
         if ready is not None:
             ready(server.port)
@@ -118,8 +121,14 @@ async def serve(settings: ServerSettings, ready: Callable[[int], None] | None = 
         _log.info("stopping")
     _log.info("stopped")
     if server.fenced.is_set():
-        db = shown_db(settings.db)
-        raise CannotServe(f"another process has taken over the store {db}; only one at a time may serve it")
+        raise CannotServe(_why_fenced(settings))
+
+
+def _why_fenced(settings: ServerSettings) -> str:
+    db = shown_db(settings.db)
+    if is_postgres(settings.db):
+        return f"another process uses this one's address on {db}: give each server one of its own with --advertise"
+    return f"another process has taken over the store {db}; only one at a time may serve it"
 
 
 def run(
@@ -175,6 +184,18 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
     await closing
 
 
+async def _keep_others_out(settings: ServerSettings, parts: AsyncExitStack) -> None:
+    """Hold the lock of an SQLite file for as long as the parts last. In front of other databases stands the fence."""
+    if is_postgres(settings.db) or (path := sqlite_path(settings.db)) is None:
+        return
+    lock = FileLock(path)
+    try:
+        await lock.acquire(settings.lock_wait_seconds)
+    except StoreError as error:
+        raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
+    parts.callback(lock.release)
+
+
 async def _open_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
     try:
         store = make_store(settings)
@@ -197,9 +218,11 @@ def _make_cluster(
     """Return the cluster that this server is a node of; None where its store has one node, always."""
     if isinstance(store, SqliteStore):
         return None
-    return Cluster(
-        store, clock, node_address(settings, port), version("perdure"), GrpcDialer(), settings.engine.cluster
-    )
+    # Imported here: who stores in SQLite starts without it.
+    from perdure.server.address import node_address
+    from perdure.server.engine.cluster.cluster import Cluster
+
+    return Cluster(store, clock, node_address(settings, port), __version__, GrpcDialer(), settings.engine.cluster)
 
 
 def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
@@ -208,8 +231,9 @@ def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
         # Imported here: who stores in SQLite starts without the driver.
         from perdure.server.store.postgres import PostgresStore
 
-        return PostgresStore(settings.db, settings.postgres.within(settings.engine.cluster.lease_seconds))
-    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
+        postgres = settings.postgres.within(settings.engine.cluster.lease_seconds)
+        return PostgresStore(settings.db, postgres, migrates=settings.migrate)
+    return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas, migrates=settings.migrate)
 
 
 async def _register_search_attributes(dispatcher: Dispatcher, settings: ServerSettings) -> None:

@@ -42,7 +42,7 @@ SEARCH_ATTRIBUTE_TYPES: Mapping[str, int] = MappingProxyType(
 """The types a search attribute may have: the name people write and the number of `IndexedValueType`."""
 
 
-SHORTEST_LEASE_SECONDS = 1.0
+_SHORTEST_LEASE_SECONDS = 1.0
 """Below this a renewal that is late could not be told from one that takes its time."""
 
 
@@ -75,8 +75,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     `postgresql://user:password@host:port/database`."""
     sqlite_pragmas: Mapping[str, str] = {}
     """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
+    lock_wait_seconds: float = 0.0
+    """How long to wait at start for another process that works on the same SQLite file; then the start is refused."""
     postgres: PostgresSettings = PostgresSettings()
     """How a PostgreSQL database is used."""
+    migrate: bool = True
+    """Whether to make the schema, or lead it to this version, at start; else a database that needs it is refused."""
     store_check_seconds: float = 1.0
     """How often the store is asked whether it could write; the health service tells the answer."""
     ip: str = "127.0.0.1"
@@ -115,11 +119,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         for field in ("concurrent_calls_max", "namespace_retention_seconds", "store_check_seconds"):
             if getattr(self, field) <= 0:
                 raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
-        if self.engine.cluster.lease_seconds < SHORTEST_LEASE_SECONDS:
+        if self.engine.cluster.lease_seconds < _SHORTEST_LEASE_SECONDS:
             lease_seconds = self.engine.cluster.lease_seconds
-            raise SettingsError(f"lease_seconds must be {SHORTEST_LEASE_SECONDS} or more, not {lease_seconds}")
-        if self.shutdown_grace_seconds < 0:
-            raise SettingsError(f"shutdown_grace_seconds must not be negative, not {self.shutdown_grace_seconds}")
+            raise SettingsError(f"lease_seconds must be {_SHORTEST_LEASE_SECONDS} or more, not {lease_seconds}")
+        for field in ("shutdown_grace_seconds", "lock_wait_seconds"):
+            if getattr(self, field) < 0:
+                raise SettingsError(f"{field} must not be negative, not {getattr(self, field)}")
 
     @property
     def address(self) -> str:

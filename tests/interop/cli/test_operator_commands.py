@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from temporalio import workflow
+from temporalio.api.namespace.v1 import NamespaceFilter
+from temporalio.api.workflowservice.v1 import ListNamespacesRequest
 from temporalio.client import Client
 
 from tests.interop.cli.conftest import Temporal
@@ -61,6 +63,25 @@ async def test_namespaces_are_created_described_updated_and_listed(temporal: Tem
     assert name in listed
     assert "default" in listed
     assert "already exists" in await temporal.refused("operator", "namespace", "create", "--namespace", name)
+
+
+async def test_a_namespace_is_deleted_with_its_workflows(temporal: Temporal, client: Client) -> None:
+    name = fresh_id("namespace")
+    await temporal.run("operator", "namespace", "create", "--namespace", name, "--retention", "3d")
+    started = ("--namespace", name, "--task-queue", "q", "--type", "T", "--workflow-id", "w")
+    await temporal.run("workflow", "start", *started)
+    deleted = await temporal.json("operator", "namespace", "delete", "--namespace", name, "--yes")
+    assert isinstance(deleted, dict)
+    assert deleted["deletedNamespace"].startswith(f"{name}-deleted-")
+    assert "not found" in await temporal.refused("workflow", "start", *started)
+    assert name not in (await temporal.run("operator", "namespace", "list")).split()
+
+    async def gone() -> bool | None:
+        request = ListNamespacesRequest(namespace_filter=NamespaceFilter(include_deleted=True))
+        listed = await client.workflow_service.list_namespaces(request)
+        return None if any(each.namespace_info.name.startswith(name) for each in listed.namespaces) else True
+
+    assert await eventually(gone)
 
 
 async def test_search_attributes_are_created_listed_and_removed(temporal: Temporal) -> None:

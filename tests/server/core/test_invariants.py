@@ -147,7 +147,6 @@ BROKEN: dict[str, tuple[Callable[[], Story], Break, str]] = {
     "a timer without an alarm": (busy_story, drop_alarms(timer.ALARM), "its alarm is at None"),
     "an activity without an alarm": (busy_story, drop_alarms(activity.ALARM), "its alarm is at None"),
     "a backoff without an alarm": (delayed_story, drop_alarms("first_workflow_task"), "its alarm is at None"),
-    "a closed run without an end": (closed_story, lambda run, events: setattr(run, "retention_at", None), "retention"),
     "a sticky query without an alarm": (query_story, drop_alarms(query.STICKY_ALARM), "its alarm is at None"),
     "a closed activity that is pending": (
         busy_story,

@@ -35,6 +35,7 @@ from perdure.server.core.inputs import (
     AnswerQuery,
     Delete,
     Deliver,
+    EndRetention,
     Locate,
     ResetStickiness,
     ResumeOffers,
@@ -373,8 +374,9 @@ class Life(RuleBasedStateMachine):
             self.lose_stickiness,
             lambda: self.attempt(story.terminate),
             lambda: self.attempt(lambda: story.do(Delete(""))),
+            lambda: self.attempt(lambda: story.do(EndRetention(""))),
         )
-        dice.choices(accidents, weights=(4, 4, 2, 1, 2, 1, 1))[0]()
+        dice.choices(accidents, weights=(4, 4, 2, 1, 2, 1, 1, 1))[0]()
 
     def forget_old_runs(self) -> None:
         self.story.cut()
@@ -392,15 +394,20 @@ class Life(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let time run out: what waits is never stuck for ever, and what is closed is deleted in the end."""
-        self.story.cut()
-        self.story.crash()
-        assert all(_waits_for_somebody(run) for run in self.story.workflow.runs.values())
+        story = self.story
+        story.cut()
+        story.crash()
+        assert all(_waits_for_somebody(run) for run in story.workflow.runs.values())
+        story.now += story.namespace.retention_seconds * SECOND
+        for run in list(story.workflow.runs.values()):
+            assert story.do(EndRetention(run.run_id)) is not run.is_open
 
 
 def _waits_for_somebody(run: Run) -> bool:
-    """Say whether a run that was read anew has something ahead: an alarm, a ready task, or a worker that may answer."""
+    """Say whether a run that was read anew has ended, or has something ahead: an alarm, a task, a worker's answer."""
     return (
-        run.first_alarm() is not None
+        not run.is_open
+        or run.first_alarm() is not None
         or run.task.state is workflow_task.State.SCHEDULED
         or any(pending.state is not activity.State.BACKING_OFF for pending in run.activities.values())
         or bool(run.previous_started_event_id)

@@ -9,7 +9,7 @@ from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
 from perdure.server.engine.background import Background
-from perdure.server.engine.cluster import SoleOwner
+from perdure.server.engine.cluster.ownership import SoleOwner
 from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings

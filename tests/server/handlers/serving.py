@@ -65,6 +65,10 @@ class NamespaceRows:
         self.saves += 1
         self.rows[namespace.namespace_id] = msgspec.structs.replace(namespace)
 
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        self.rows.pop(namespace_id, None)
+        return True
+
 
 class FakeMatcher:
     """Task queues that tests fill by hand."""

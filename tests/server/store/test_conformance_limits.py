@@ -103,3 +103,21 @@ async def test_histories_and_listings_are_not_limited(store: ClusterStore) -> No
     store.limit_to(frozenset())
     assert await store.load_run(rows.key("w1"), "r-w1") is not None
     assert (await store.read_pair(rows.key("w2"), "r-w1", 1)).is_pending
+
+
+async def test_what_is_to_be_deleted_is_shown_to_whom_it_belongs(store: ClusterStore, cluster: ClusterPlace) -> None:
+    node = await cluster.node("b:1")
+    for age, workflow_id in enumerate(IDS[:5]):
+        run = rows.run(
+            workflow_id, f"r-{workflow_id}", stored_version=1, status=rows.COMPLETED, closed_at=rows.START + age
+        )
+        write = rows.write(workflow_id, run)
+        if age < 2:
+            write.runs_deleted = write.histories_discarded = [run.run_id]
+        await node.commit(write)
+    store.limit_to(_shards("w1", "w3", "w4", "w5"))
+    assert [run.workflow_id for run in await store.closed_runs(rows.NAMESPACE, 9, None)] == ["w3", "w4"]
+    assert [run.workflow_id for run in await store.page_runs(rows.NAMESPACE, 9, None)] == ["w3", "w4", "w5"]
+    assert [history.workflow_id for history in await store.discarded_histories(9)] == ["w1"]
+    store.limit_to(frozenset())
+    assert not await store.is_namespace_empty(rows.NAMESPACE), "what is others' counts too"

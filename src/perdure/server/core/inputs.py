@@ -74,6 +74,10 @@ class Delete(Input):
     """DeleteWorkflowExecution: an open run is terminated first, then nothing of the run stays. Reply: None."""
 
 
+class EndRetention(Input):
+    """Nothing of a closed run stays, if its namespace keeps closed runs no longer. Reply: whether it is deleted."""
+
+
 class ResetStickiness(Input):
     """ResetStickyTaskQueue: the next workflow task goes to the run's own task queue. Reply: None."""
 

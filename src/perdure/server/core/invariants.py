@@ -1,4 +1,4 @@
-"""What must hold of a run after every step; tests and the simulator check it, production never does.
+"""What must hold of a run after every step; tests, the simulator and `perdure db check` check it, servers never do.
 
 A broken rule is a bug of ours, so it raises `InvariantBroken` with the run, the rule and both sides of the difference.
 Checking changes nothing. Five families: history is well formed; memory is what history says; the workflow task is
@@ -17,7 +17,7 @@ from temporalio.api.history.v1 import HistoryEvent
 from perdure._machine import IllegalMove
 from perdure.server.core.errors import InvariantBroken
 from perdure.server.core.events import attributes_of, event_of
-from perdure.server.core.machines import activity, child, closure, query, start, timer, workflow_task
+from perdure.server.core.machines import activity, child, query, start, timer, workflow_task
 from perdure.server.core.machines.workflow_task import State as TaskState
 from perdure.server.core.machines.workflow_task import WorkflowTask
 from perdure.server.core.mail import Mail
@@ -234,8 +234,6 @@ def _check_nothing_waits_for_nobody(run: Run) -> None:
         _check_messages(run, run.mail)
     for pending_timer in run.timers.values():
         _require_alarm(run, timer.ALARM, pending_timer.alarm_key, "a timer")
-    if not run.is_open and not run.changes.deleted:
-        _require_alarm(run, closure.RETENTION_ALARM, 0, "a closed run")
     for pending_query in run.queries.pending.values():
         _check_query(run, pending_query)
 

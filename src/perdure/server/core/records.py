@@ -210,6 +210,11 @@ class EntityWrite(msgspec.Struct, gc=False):
     """
     runs_deleted: list[str] = []
     """Run ids of which nothing stays: visibility, pending things, request ids and history; after everything above."""
+    histories_discarded: list[str] = []
+    """Those of `runs_deleted` whose events and request ids are too many to go in one transaction with others.
+
+    They stay for the moment, noted as a `DiscardedHistory`, and go piece by piece.
+    """
     mail: MailWrite | None = None
     """What the entity has to do with others; None where that is nothing."""
 
@@ -253,6 +258,14 @@ class StoredRun(msgspec.Struct):
     """Undelivered ones of this run."""
 
 
+class DiscardedHistory(NamedTuple):
+    """The events and request ids of a run that is deleted, as long as some of them are left."""
+
+    run_id: str
+    namespace_id: str
+    workflow_id: str
+
+
 class NamespaceRecord(msgspec.Struct):
     """A namespace: its configuration, not its workflows."""
 
@@ -267,3 +280,7 @@ class NamespaceRecord(msgspec.Struct):
     created_at: int
     search_attributes: dict[str, int] = {}
     """Custom search attributes: name to `IndexedValueType`."""
+    delete_delay_seconds: int | None = None
+    """How long it stays when all its runs are deleted; None for a namespace that nobody has asked to delete."""
+    drained_at: int | None = None
+    """Since when it has no runs, of one that is being deleted and stays for a while."""

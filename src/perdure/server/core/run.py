@@ -115,8 +115,6 @@ class Run(msgspec.Struct, gc=False):
     is_current: bool = True
     stored_version: int = 0
     """The version of the row the store will hold after the batches cut so far; 0 before the first."""
-    retention_at: int | None = None
-    """When a closed run is deleted."""
     alarms: list[tuple[int, str, int | str]] = []
     alarm_at: int | None = None
     """The stored alarm: never later than the first thing due, lowered at once and raised when it fires."""

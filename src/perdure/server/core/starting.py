@@ -22,6 +22,7 @@ from temporalio.api.workflowservice.v1 import (
     StartWorkflowExecutionRequest,
 )
 
+from perdure.server.core.checks.namespaces import DELETED, DEPRECATED, REGISTERED, require_namespace_state
 from perdure.server.core.errors import AlreadyExists
 from perdure.server.core.inputs import SignalWithStart, Start
 from perdure.server.core.machines import closure, held_start, signal, workflow_task
@@ -73,6 +74,8 @@ def start(
     key: WorkflowKey, current: Run | None, given: Start | SignalWithStart, world: Circumstances
 ) -> tuple[list[Transition], StartReply]:
     """Start a run under the workflow's id, or do what its policies say about the run that is there."""
+    # The request was let in before it came here, and its namespace may have been deleted meanwhile.
+    require_namespace_state(world.namespace, (REGISTERED, DEPRECATED))
     if isinstance(given, SignalWithStart):
         return _signal_with_start(key, current, given, world)
     return _start(key, current, given.request, world)
@@ -82,6 +85,8 @@ def start_child(
     key: WorkflowKey, current: Run | None, message: Message, body: StartChildMessage, world: Circumstances
 ) -> tuple[list[Transition], Answer]:
     """Start a run as the child of the one that sent the message; that the id is taken is an answer."""
+    if world.namespace.state == DELETED:
+        return [], Answer(Outcome.NAMESPACE_NOT_FOUND)
     initiated = StartChildWorkflowExecutionInitiatedEventAttributes.FromString(body.attributes)
     request = _child_request(initiated, message, body)
     parent = Parent(

@@ -15,7 +15,7 @@ from temporalio.api.history.v1 import HistoryEvent
 
 from perdure.server.core.events import event_of
 from perdure.server.core.machines import activity as activities
-from perdure.server.core.machines import closure, start, workflow_task
+from perdure.server.core.machines import start, workflow_task
 from perdure.server.core.machines.activity import Activity
 from perdure.server.core.machines.activity import State as ActivityState
 from perdure.server.core.machines.timer import ALARM as TIMER_ALARM
@@ -64,7 +64,8 @@ class _RunState(msgspec.Struct, gc=False, array_like=True, omit_defaults=False):
     successor_run_id: str
     build_id: str
     start_request_id: str
-    retention_at: int | None
+    unused: int | None
+    """Was when a closed run is deleted. That follows from its end and its namespace; the place stays taken."""
     messages_sent: int = 0
     relatives: Relatives | None = None
     """From the run's first event; kept here for listings, which do not read that."""
@@ -84,6 +85,9 @@ class _ActivityState(msgspec.Struct, gc=False, array_like=True):
     last_attempt_at: int
     timeout_grace: int = 0
 
+
+_EVENTS_DELETED_AT_ONCE: Final = 100
+"""A longer history is not deleted in the transaction that deletes its run: others wait for that."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder(_RunState).decode
@@ -116,9 +120,8 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
             # Also of a run that is deleted: its messages outlive it.
             take_mail(mail_write(write), run, run.mail)
         if changes.deleted:
-            write.runs_deleted.append(run.run_id)
-            if not run.stored_version:
-                continue
+            _take_deleted(write, run)
+            continue
         write.runs.append(_run_record(run))
         run.stored_version += 1
         write.events.extend(changes.events)
@@ -128,6 +131,16 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         else:
             _take_pending(write, run, changes)
     return write
+
+
+def _take_deleted(write: EntityWrite, run: Run) -> None:
+    """What the run did since the last cut is not written any more."""
+    write.runs_deleted.append(run.run_id)
+    if run.stored_version:
+        write.runs.append(_run_record(run))
+        run.stored_version += 1
+        if run.next_event_id > _EVENTS_DELETED_AT_ONCE or len(run.request_ids) > _EVENTS_DELETED_AT_ONCE:
+            write.histories_discarded.append(run.run_id)
 
 
 def _take_pending(write: EntityWrite, run: Run, changes: Changes) -> None:
@@ -231,7 +244,7 @@ def _run_state(run: Run) -> _RunState:
         run.successor_run_id,
         run.build_id,
         run.start_request_id,
-        run.retention_at,
+        None,
         0 if run.mail is None else run.mail.sent,
         run.relatives,
     )
@@ -347,7 +360,6 @@ def _restore_row(run: Run, record: RunRecord) -> None:
         "successor_run_id",
         "build_id",
         "start_request_id",
-        "retention_at",
     ):
         setattr(run, name, getattr(state, name))
     if state.messages_sent:
@@ -381,7 +393,6 @@ def _restore_activity(record: ActivityRecord, scheduled: HistoryEvent) -> Activi
 
 def _arm_all(run: Run) -> None:
     start.arm_timeouts(run)
-    run.arm(closure.RETENTION_ALARM, 0)
     run.arm(workflow_task.STICKY_ALARM, 0)
     run.arm(workflow_task.TIMEOUT_ALARM, 0)
     for scheduled_event_id in run.activities:

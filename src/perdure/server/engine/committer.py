@@ -113,6 +113,15 @@ class Committer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def settle(self) -> None:
+        """Wait until all that is collected at this moment is durable, or has failed."""
+        batch = self._collecting if self._collecting.entities else self._in_flight
+        if batch.entities:
+            # Of a batch that is too large for one transaction, the last entity is in the last one.
+            waiter = self._loop.create_future()
+            batch.entries.append(_Entry(next(reversed(batch.entities)), (), waiter))
+            await asyncio.gather(waiter, return_exceptions=True)
+
     async def _wait_for_batch(self) -> None:
         waiter: asyncio.Future[None] = self._loop.create_future()
         batch = self._in_flight if self._in_flight.entities else self._collecting

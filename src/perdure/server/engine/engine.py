@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from importlib.metadata import version
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from temporalio.api.query.v1 import QueryRejected as QueryRejectedMessage
@@ -28,6 +27,7 @@ from temporalio.api.workflowservice.v1 import (
     ShutdownWorkerRequest,
 )
 
+from perdure import __version__
 from perdure.server.core.effects import Effect
 from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.inputs import AlarmDue, CompleteWorkflowTask, Input, Query, ResumeOffers, WithdrawQuery
@@ -39,12 +39,16 @@ from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
-from perdure.server.engine.cluster import Cluster, Elsewhere, SoleOwner, services
+from perdure.server.engine.cluster import services
+from perdure.server.engine.cluster.ownership import Elsewhere, SoleOwner
 from perdure.server.engine.cluster.status import ClusterStatus, NodeStatus
 from perdure.server.engine.committer import Committer
+from perdure.server.engine.deletions import Deletions
 from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.history import Histories
+from perdure.server.engine.history_cleaner import HistoryCleaner
 from perdure.server.engine.matching import BacklogStats, Matcher, PollerInfo, QueueKey, QueueKind
+from perdure.server.engine.namespace_drain import NamespaceDrain
 from perdure.server.engine.namespace_fellows import NamespaceFellows
 from perdure.server.engine.namespaces import DEFAULT_RETENTION_SECONDS, Namespaces
 from perdure.server.engine.outbox import Outbox
@@ -52,6 +56,7 @@ from perdure.server.engine.polling import Polling
 from perdure.server.engine.publisher import Publisher
 from perdure.server.engine.query_board import QueryBoard
 from perdure.server.engine.queue_facts import QueueFacts
+from perdure.server.engine.retention import Retention
 from perdure.server.engine.runner import Runner
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.engine.tenure import Tenure
@@ -59,6 +64,9 @@ from perdure.server.engine.visits import VisitedQueues, Visits
 from perdure.server.engine.waiters import Waiters
 from perdure.server.engine.wire import append_field
 from perdure.server.store.interface import Store, StoreError
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 _logger = logging.getLogger(__name__)
 _RECOVERY_PAUSE_SECONDS: Final = 1.0
@@ -107,6 +115,12 @@ class Engine:
         )
         self._runner = Runner(self._cache, self._committer, self, self.namespaces, clock, settings, ownership)
         self._histories = Histories(self._runner, self._cache, store, self._waiters, settings)
+        deletions = Deletions(self._delete, settings.deletions_per_second)
+        self._retention = Retention(store, clock, self.namespaces, settings, deletions)
+        self._namespace_drain = NamespaceDrain(store, clock, self.namespaces, deletions, self._committer.settle)
+        self._cleaner = HistoryCleaner(store, settings)
+        self.namespaces.tell_of_changes(self._retention.look_again)
+        self.namespaces.tell_of_changes(self._namespace_drain.look_again)
         visits = None if cluster is None else Visits(cluster.queues, cluster.links.to, settings.cluster.lease_seconds)
         self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
         self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
@@ -125,6 +139,7 @@ class Engine:
                 waiters=self._waiters,
                 queries=self._queries,
                 namespaces=self.namespaces,
+                deleters=(self._retention, self._namespace_drain),
                 background=self.background,
                 fenced=self.fenced_event,
             )
@@ -156,6 +171,9 @@ class Engine:
         await self.matcher.start()
         await self._alarms.start()
         await self._outbox.start()
+        self._retention.start()
+        self._namespace_drain.start()
+        self._cleaner.start()
         if self.cluster is not None:
             await self.cluster.start()
 
@@ -176,6 +194,9 @@ class Engine:
         """Answer what waits and write what is collected. The store stays open."""
         await self.drain()
         await self._recoveries.stop()
+        await self._retention.stop()
+        await self._namespace_drain.stop()
+        await self._cleaner.stop()
         await self._alarms.stop()
         await self._outbox.stop()
         await self.background.finish()
@@ -210,6 +231,13 @@ class Engine:
 
     async def _carry(self, key: WorkflowKey, given: Input) -> object:
         return await self._runner.submit(key, given)
+
+    async def _delete(self, key: WorkflowKey, given: Input) -> None:
+        """Take an input that deletes a run through the loop, and keep nothing in memory of what is gone."""
+        await self._runner.submit(key, given)
+        entity = self._cache.peek(key)
+        if entity is not None and not entity.runs and not self._committer.holds(key):
+            self._cache.drop(key)
 
     def publish(self, effects: Sequence[Effect]) -> None:
         """Perform effects whose transitions are durable."""
@@ -356,13 +384,15 @@ class Engine:
 
     async def _serve_namespaces(self, asked: services.Asked) -> bytes:
         await self.namespaces.read_again()
+        # What was let in before is written before whoever asks goes on: it may remove the namespace.
+        await self._committer.settle()
         return b""
 
     def cluster_status(self) -> ClusterStatus:
         """Return what this node knows of its cluster; one that is alone knows itself."""
         if self.cluster is not None:
             return self.cluster.status()
-        alone = NodeStatus(self.settings.node, version("perdure"), self._started_at, 0.0, True, False, True, SHARDS)
+        alone = NodeStatus(self.settings.node, __version__, self._started_at, 0.0, True, False, True, SHARDS)
         return ClusterStatus(self.settings.node, 0, [alone])
 
     # --- clients ------------------------------------------------------------------------------------------------------

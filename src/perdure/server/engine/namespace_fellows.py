@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from perdure.server.engine.cluster import Cluster
+from typing import TYPE_CHECKING
+
 from perdure.server.engine.cluster.services import READ_NAMESPACES
+
+if TYPE_CHECKING:
+    from perdure.server.engine.cluster.cluster import Cluster
 
 
 class NamespaceFellows:
@@ -16,6 +20,7 @@ class NamespaceFellows:
         """See `Fellows.require_registry`."""
         self._cluster.ownership.require_registry()
 
-    async def tell(self) -> None:
+    async def tell(self) -> bool:
         """See `Fellows.tell`. One that cannot be reached reads them when it can."""
-        await self._cluster.ask_all(READ_NAMESPACES, b"")
+        answers = await self._cluster.ask_all(READ_NAMESPACES, b"")
+        return len(answers) == self._cluster.others_count

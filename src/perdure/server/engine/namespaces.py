@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-from temporalio.api.enums.v1 import NamespaceState
 from temporalio.api.errordetails.v1 import (
     NamespaceAlreadyExistsFailure,
-    NamespaceInvalidStateFailure,
     NamespaceNotFoundFailure,
 )
 
 from perdure.server.core.checks.names import is_too_long
-from perdure.server.core.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from perdure.server.core.checks.namespaces import DELETED, DEPRECATED, REGISTERED, require_namespace_state
+from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import BatchRejected
@@ -33,8 +32,9 @@ DEFAULT_NAMESPACE = "default"
 DEFAULT_RETENTION_SECONDS = 24 * 3600
 """Retention of namespaces that the server makes itself; those registered by a request name their own."""
 
-_REGISTERED = NamespaceState.NAMESPACE_STATE_REGISTERED
-_DEPRECATED = NamespaceState.NAMESPACE_STATE_DEPRECATED
+
+_SUFFIX_LENGTH: Final = 5
+"""As many characters of its id as Temporal puts behind the name of a namespace that is being deleted."""
 
 
 class NamespaceStore(Protocol):
@@ -45,6 +45,9 @@ class NamespaceStore(Protocol):
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """Insert or replace a namespace, by id."""
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """Remove a namespace, unless something of it is left; return whether it is gone."""
 
 
 class Clock(Protocol):
@@ -60,8 +63,8 @@ class Fellows(Protocol):
     def require_registry(self) -> None:
         """Do nothing, if this node is the one that changes namespaces. Raises where another one is."""
 
-    async def tell(self) -> None:
-        """Have the others read the namespaces anew, and wait until those that can be reached have."""
+    async def tell(self) -> bool:
+        """Have the others read the namespaces anew, and wait for it; return whether all of them have."""
 
 
 class NoFellows:
@@ -70,8 +73,9 @@ class NoFellows:
     def require_registry(self) -> None:
         """See `Fellows.require_registry`."""
 
-    async def tell(self) -> None:
+    async def tell(self) -> bool:
         """See `Fellows.tell`."""
+        return True
 
 
 class Namespaces:
@@ -84,7 +88,7 @@ class Namespaces:
         fellows: The other nodes that hold them too.
     """
 
-    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_fellows", "_limits", "_store")
+    __slots__ = ("_by_id", "_by_name", "_changing", "_clock", "_fellows", "_limits", "_listeners", "_store")
 
     def __init__(
         self, store: NamespaceStore, clock: Clock, limits: Limits | None = None, fellows: Fellows | None = None
@@ -96,6 +100,11 @@ class Namespaces:
         self._by_name: dict[str, NamespaceRecord] = {}
         self._by_id: dict[str, NamespaceRecord] = {}
         self._changing = asyncio.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def tell_of_changes(self, listener: Callable[[], None]) -> None:
+        """Have a function called after a namespace was changed or removed."""
+        self._listeners.append(listener)
 
     async def load(self, wanted: Iterable[str] = (), *, retention_seconds: int = DEFAULT_RETENTION_SECONDS) -> None:
         """Read all namespaces of the store and register those that must exist and do not.
@@ -116,6 +125,7 @@ class Namespaces:
         records = await self._store.list_namespaces()
         self._by_name = {record.name: record for record in records}
         self._by_id = {record.namespace_id: record for record in records}
+        self._tell()
 
     def resolve(self, name: str) -> NamespaceRecord:
         """Return the namespace a request names, for anything but new workflows.
@@ -128,8 +138,8 @@ class Namespaces:
         record = self._by_name.get(name)
         if record is None:
             raise self._absent(name)
-        if record.state != _REGISTERED:
-            _require_state(record, (_REGISTERED, _DEPRECATED))
+        if record.state != REGISTERED:
+            require_namespace_state(record, (REGISTERED, DEPRECATED))
         return record
 
     def resolve_registered(self, name: str) -> NamespaceRecord:
@@ -143,8 +153,8 @@ class Namespaces:
         record = self._by_name.get(name)
         if record is None:
             raise self._absent(name)
-        if record.state != _REGISTERED:
-            _require_state(record, (_REGISTERED,))
+        if record.state != REGISTERED:
+            require_namespace_state(record, (REGISTERED,))
         return record
 
     def by_id(self, namespace_id: str) -> NamespaceRecord:
@@ -194,7 +204,7 @@ class Namespaces:
             record = NamespaceRecord(
                 namespace_id=str(uuid.uuid4()),
                 name=name,
-                state=_REGISTERED,
+                state=REGISTERED,
                 description=description,
                 owner_email=owner_email,
                 data=data or {},
@@ -232,9 +242,58 @@ class Namespaces:
             edit(record)
             if record != old:
                 await self._store.save_namespace(record)
+                self._forget(old)
                 self._hold(record)
+                self._tell()
                 await self._fellows.tell()
             return record
+
+    async def begin_deletion(self, name: str, delay_seconds: int) -> NamespaceRecord:
+        """Close a namespace for good and free its name; its runs are deleted from now on, and then itself.
+
+        Args:
+            name: Which one; one that is being deleted already takes the new delay.
+            delay_seconds: How long it stays when all its runs are deleted.
+
+        Returns:
+            It, under the name that it has until then.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+
+        def edit(record: NamespaceRecord) -> None:
+            record.state = DELETED
+            record.name = self._name_of_deleted(record)
+            record.delete_delay_seconds = delay_seconds
+
+        return await self.change(name, edit)
+
+    async def remove(self, record: NamespaceRecord) -> bool:
+        """Remove a namespace, unless something of it is left; return whether it is gone.
+
+        Not before every node knows that it is to go, and has written what it had taken in for it.
+        """
+        async with self._changing:
+            self._fellows.require_registry()
+            if not await self._fellows.tell():
+                return False
+            is_gone = await self._store.delete_namespace(record.namespace_id)
+            if is_gone:
+                self._forget(self._by_id[record.namespace_id])
+                self._tell()
+                await self._fellows.tell()
+            return is_gone
+
+    def _name_of_deleted(self, record: NamespaceRecord) -> str:
+        """Return the name with a beginning of the id behind it: five characters of it, or more where that is taken."""
+        for length in range(_SUFFIX_LENGTH, len(record.namespace_id) + 1):
+            suffix = f"-deleted-{record.namespace_id[:length]}"
+            if record.name.endswith(suffix):
+                return record.name
+            if record.name + suffix not in self._by_name:
+                return record.name + suffix
+        raise AlreadyExists(f'Every name that "{record.name}" could have while it is being deleted is taken')
 
     def _absent(self, name: str) -> InvalidArgument | NotFound:
         if not name:
@@ -247,19 +306,10 @@ class Namespaces:
         self._by_name[record.name] = record
         self._by_id[record.namespace_id] = record
 
+    def _forget(self, record: NamespaceRecord) -> None:
+        del self._by_name[record.name]
+        del self._by_id[record.namespace_id]
 
-def _require_state(record: NamespaceRecord, allowed: Sequence[NamespaceState.ValueType]) -> None:
-    if record.state in allowed:
-        return
-    state = NamespaceState.Name(NamespaceState.ValueType(record.state))
-    raise FailedPrecondition(
-        f"Namespace has invalid state: {_state_name(state)}. "
-        f"Must be {' or '.join(_state_name(NamespaceState.Name(each)) for each in allowed)}.",
-        detail=NamespaceInvalidStateFailure(
-            namespace=record.name, state=NamespaceState.ValueType(record.state), allowed_states=allowed
-        ),
-    )
-
-
-def _state_name(name: str) -> str:
-    return name.removeprefix("NAMESPACE_STATE_").capitalize()
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()

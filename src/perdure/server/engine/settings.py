@@ -38,6 +38,16 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often the store is asked for messages that are not in memory and should be."""
     messages_at_once: int = 500
     """Most messages that are being delivered at the same time."""
+    deletions_per_second: int = 400
+    """Most runs deleted per second because their retention is over, or their namespace is being deleted."""
+    retention_rescan_seconds: float = 600.0
+    """How often closed runs whose retention is over are looked for where none should be due."""
+    events_deleted_at_once: int = 500
+    """Most events of a long history deleted in one transaction, after its run; a short one goes with the run."""
+    events_deleted_per_second: int = 10_000
+    """Most events of such histories deleted per second."""
+    discarded_rescan_seconds: float = 60.0
+    """How often such histories are looked for where none are left."""
     history_page_bytes: int = 1 * _MIB
     """Most bytes of events in one page of a history; one event is always given, whatever its size."""
     task_history_events: int = 1_000

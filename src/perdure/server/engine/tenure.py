@@ -17,9 +17,11 @@ from perdure.server.engine.cache import Cache
 from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.committer import Committer
 from perdure.server.engine.matching import Matcher
+from perdure.server.engine.namespace_drain import NamespaceDrain
 from perdure.server.engine.namespaces import Namespaces
 from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.query_board import QueryBoard
+from perdure.server.engine.retention import Retention
 from perdure.server.engine.waiters import Waiters
 from perdure.server.store.interface import Claim, ShardMove
 
@@ -38,6 +40,7 @@ class Tenure:
         waiters: Waiters,
         queries: QueryBoard,
         namespaces: Namespaces,
+        deleters: Sequence[Retention | NamespaceDrain],
         background: Background,
         fenced: asyncio.Event,
     ) -> None:
@@ -49,6 +52,7 @@ class Tenure:
         self._waiters = waiters
         self._queries = queries
         self._namespaces = namespaces
+        self._deleters = deleters
         self._background = background
         self._fenced = fenced
 
@@ -59,6 +63,8 @@ class Tenure:
         self._matcher.look_everywhere()
         self._alarms.look_again()
         self._outbox.look_again()
+        for deleter in self._deleters:
+            deleter.look_again()
 
     def released(self, shards: frozenset[int]) -> None:
         """Forget what is held of shards that are another node's from now on."""

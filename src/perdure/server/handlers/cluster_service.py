@@ -11,7 +11,6 @@ from typing import Final
 from google.protobuf import descriptor_pool, empty_pb2, struct_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 
 from perdure.server.handlers.call import Call
@@ -42,18 +41,19 @@ SERVICE: Final = _described()
 async def describe_cluster(server: Server, request: empty_pb2.Empty, call: Call) -> Struct:
     """Return the members of the cluster as the asked node knows them: address, release, lease, shards, reachability."""
     status = server.engine.cluster_status()
-    nodes = [
-        {
-            "node": node.node,
-            "release": node.release,
-            "started_at": node.started_at / 1e9,
-            "lease_seconds_left": node.lease_seconds_left,
-            "is_alive": node.is_alive,
-            "is_leaving": node.is_leaving,
-            "is_linked": node.is_linked,
-            "shards": node.shards,
-        }
-        for node in status.nodes
-    ]
-    told = {"cluster_id": server.cluster_id, "node": status.node, "version": status.version, "nodes": nodes}
-    return ParseDict(told, Struct())
+    response = Struct()
+    response["cluster_id"] = server.cluster_id
+    response["node"] = status.node
+    response["version"] = status.version
+    nodes = response.get_or_create_list("nodes")
+    for node in status.nodes:
+        told = nodes.add_struct()
+        told["node"] = node.node
+        told["release"] = node.release
+        told["started_at"] = node.started_at / 1e9
+        told["lease_seconds_left"] = node.lease_seconds_left
+        told["is_alive"] = node.is_alive
+        told["is_leaving"] = node.is_leaving
+        told["is_linked"] = node.is_linked
+        told["shards"] = node.shards
+    return response

@@ -111,6 +111,7 @@ async def update_namespace(server: Server, request: UpdateNamespaceRequest, call
         if request.HasField("config") and request.config.HasField("workflow_execution_retention_ttl"):
             record.retention_seconds = _retention_seconds(request.config.workflow_execution_retention_ttl)
 
+    server.namespaces.resolve(request.namespace)
     record = await server.namespaces.change(request.namespace, edit)
     described = _described(server, record)
     return UpdateNamespaceResponse(

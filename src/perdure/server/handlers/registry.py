@@ -21,6 +21,7 @@ from perdure.server.handlers import (
     activities,
     activities_by_id,
     cluster_service,
+    delete_namespace,
     history,
     namespaces,
     nexus_tasks,
@@ -119,6 +120,7 @@ HANDLERS: Final[Mapping[str, Mapping[str, Handler]]] = {
         "ListClosedWorkflowExecutions": _row(visibility.list_closed_workflow_executions),
     },
     OPERATOR_SERVICE: {
+        "DeleteNamespace": _row(delete_namespace.delete_namespace),
         "AddSearchAttributes": _row(search_attributes.add_search_attributes),
         "RemoveSearchAttributes": _row(search_attributes.remove_search_attributes),
         "ListSearchAttributes": _row(search_attributes.list_search_attributes),

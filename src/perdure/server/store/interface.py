@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from perdure.server.core.records import (
+    DiscardedHistory,
     EntityWrite,
     InboxRecord,
     NamespaceRecord,
@@ -108,6 +109,22 @@ class DueAlarm(NamedTuple):
     alarm_at: int
 
 
+class RunName(NamedTuple):
+    """One run of a namespace that is looked through."""
+
+    workflow_id: str
+    run_id: str
+    started_at: int
+
+
+class ClosedRun(NamedTuple):
+    """A row of the index of closed runs."""
+
+    workflow_id: str
+    run_id: str
+    closed_at: int
+
+
 class OutboxHead(NamedTuple):
     """The first messages of the outbox, and whether there are no others."""
 
@@ -128,6 +145,13 @@ class ListPosition(NamedTuple):
     """Where a listing goes on: after this run, in (started_at descending, run_id descending) order."""
 
     started_at: int
+    run_id: str
+
+
+class RunPosition(NamedTuple):
+    """Where runs are read on: after this one, in ascending order of (time, run_id)."""
+
+    time: int
     run_id: str
 
 
@@ -253,6 +277,35 @@ class Store(Protocol):
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         """Return runs whose alarm is before a time, earliest first."""
 
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def closed_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+        """Return closed runs of a namespace, those that closed first first (then by run id).
+
+        Args:
+            namespace_id: Whose.
+            limit: How many at most.
+            after: Where to go on, by the time of the close; None for the beginning.
+        """
+
+    async def page_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+        """Return runs of a namespace, open and closed, those that started first first (then by run id).
+
+        Args:
+            namespace_id: Whose.
+            limit: How many at most.
+            after: Where to go on, by the time of the start; None for the beginning.
+        """
+
+    async def discarded_histories(self, limit: int) -> list[DiscardedHistory]:
+        """Return histories of deleted runs of which something is left, in the order of run ids."""
+
+    async def delete_history(self, run_id: str, limit: int) -> bool:
+        """Delete so many events, and as many request ids, of a discarded history; return whether nothing is left.
+
+        Not fenced: nobody reads or writes what is discarded, so it does no harm if two processes delete it.
+        """
+
     # --- messages ---------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -272,6 +325,12 @@ class Store(Protocol):
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """Insert or replace a namespace, by id. Raises BatchRejected where another one has its name."""
+
+    async def is_namespace_empty(self, namespace_id: str) -> bool:
+        """Return whether nothing is left of a namespace: no run, no message from or to it, no discarded history."""
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """Remove a namespace of which nothing is left; return whether it is gone now, or was before."""
 
     # --- visibility -----------------------------------------------------------------------------------------------
 
@@ -348,7 +407,9 @@ class ClusterStore(Store, Protocol):
         """Be no member any more; the shards were given away before. Does nothing where we are none."""
 
     def limit_to(self, shards: frozenset[int]) -> None:
-        """Let ready tasks, backlogs, due alarms and the outbox show rows of these shards only.
+        """Let ready tasks, backlogs, due alarms, the outbox and what is to be deleted show rows of these shards only.
+
+        What is to be deleted: closed runs, the pages of all runs, and discarded histories.
 
         It counts for calls that begin afterwards. Before it was called they show all rows.
         """

@@ -11,7 +11,7 @@ import msgspec
 
 from perdure.server.core.records import NamespaceRecord
 
-NamespaceRow: TypeAlias = tuple[str, str, int, str, str, str, int, int, str]
+NamespaceRow: TypeAlias = tuple[str, str, int, str, str, str, int, int, str, int | None, int | None]
 """The columns of `namespace`."""
 
 _data = msgspec.json.Decoder(dict[str, str])
@@ -30,9 +30,11 @@ def namespace_row(namespace: NamespaceRecord) -> NamespaceRow:
         namespace.retention_seconds,
         namespace.created_at,
         msgspec.json.encode(namespace.search_attributes).decode(),
+        namespace.delete_delay_seconds,
+        namespace.drained_at,
     )
 
 
 def namespace_record(row: NamespaceRow) -> NamespaceRecord:
     """Make a namespace of its columns."""
-    return NamespaceRecord(*row[:5], _data.decode(row[5]), *row[6:8], _search_attributes.decode(row[8]))
+    return NamespaceRecord(*row[:5], _data.decode(row[5]), *row[6:8], _search_attributes.decode(row[8]), *row[9:])

@@ -52,6 +52,10 @@ class Round(msgspec.Struct):
     requests: list[Row] = []
     runs_closed: list[Row] = []
     runs_deleted: list[Row] = []
+    histories_deleted: list[Row] = []
+    """Run ids whose events and request ids go with the run."""
+    histories_discarded: list[Row] = []
+    """Rows that say of which deleted runs they go later."""
     children: list[Row] = []
     children_removed: list[Row] = []
     outbox: list[Row] = []
@@ -100,6 +104,9 @@ def _gather_end(into: Round, write: EntityWrite, shard: int) -> None:
     into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
+    discarded = write.histories_discarded
+    into.histories_deleted += [(run_id,) for run_id in write.runs_deleted if run_id not in discarded]
+    into.histories_discarded += [(run_id, *write.key, shard) for run_id in discarded]
 
 
 def _gather_mail(into: Round, mail: MailWrite, shard: int) -> None:

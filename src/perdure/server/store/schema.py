@@ -7,6 +7,7 @@ Why the indexes are what they are:
 
 - `event` is appended in commit order and indexed by its key: clustering by the key instead cost two to three times as
   much per event written on SQLite and read no faster. Run ids that rise with time keep the index's inserts together.
+- Closed runs have an index of their own and no alarm: however many are to be deleted, they are in nobody's way.
 - Task queues and alarms are partial indexes over the state, so a run that waits for nobody costs them nothing. The
   shard is their last column, so that an index alone tells which rows are those of another node.
 - The outbox is read in the order of its key: messages of one run by their numbers, runs about as they began.
@@ -20,7 +21,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up with every change of a table, an index or a view; each change comes with a migration step."""
 
 
@@ -143,6 +144,8 @@ NAMESPACE = Table(
         _integer("retention_seconds"),
         _integer("created_at"),
         _text("search_attributes"),
+        _integer("delete_delay_seconds", nullable=True),
+        _integer("drained_at", nullable=True),
     ),
     primary_key=("namespace_id",),
     indexes=(Index("namespace_name", ("name",), unique=True),),
@@ -186,6 +189,7 @@ RUN = Table(
             where="task_ready_queue IS NOT NULL",
         ),
         Index("run_alarm", ("alarm_at", "run_id", "shard"), where="alarm_at IS NOT NULL"),
+        Index("run_closed", ("namespace_id", "closed_at", "run_id", "shard"), where="closed_at IS NOT NULL"),
         Index("run_by_start", ("namespace_id", "started_at", "run_id")),
         Index("run_by_status", ("namespace_id", "status", "started_at", "run_id")),
         Index("run_by_type", ("namespace_id", "workflow_type", "started_at", "run_id")),
@@ -305,6 +309,13 @@ INBOX = Table(
     clustered=True,
 )
 
+DISCARDED_HISTORY = Table(
+    name="discarded_history",
+    columns=(_text("run_id"), _text("namespace_id"), _text("workflow_id"), _SHARD),
+    primary_key=("run_id",),
+    clustered=True,
+)
+
 TABLES = (
     MIGRATION,
     META,
@@ -321,4 +332,5 @@ TABLES = (
     CHILD,
     OUTBOX,
     INBOX,
+    DISCARDED_HISTORY,
 )

@@ -8,7 +8,8 @@ written out, and come from nothing that describes the present.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from perdure.server.store.views import ViewDialect
 
@@ -28,6 +29,13 @@ CREATE_SHARDED_INDEXES: Final = (
     " WHERE ready_at IS NOT NULL",
 )
 
+CREATE_CLOSED_INDEX: Final = (
+    "CREATE INDEX run_closed ON run (namespace_id, closed_at, run_id, shard) WHERE closed_at IS NOT NULL"
+)
+
+DROP_ALARMS_OF_CLOSED_RUNS: Final = "UPDATE run SET alarm_at = NULL WHERE closed_at IS NOT NULL"
+"""Until version 3 they were woken to be deleted."""
+
 CREATE_CLUSTER_VERSION: Final = "INSERT INTO meta (name, value) VALUES ('cluster_version', '0')"
 
 
@@ -43,4 +51,29 @@ FROM member""",
 FROM shard
 LEFT JOIN member ON member.node = shard.owner
 GROUP BY shard.owner""",
+    )
+
+
+class Summary(NamedTuple):
+    """What a step does, for people."""
+
+    what: str
+    stops_the_previous_release: bool
+    """Whether servers of the release before it are fenced, and end; else they go on beside it."""
+
+
+SUMMARIES: Final[Mapping[int, Summary]] = {
+    2: Summary("adds the shard of each workflow id, and the tables of a cluster's nodes", True),
+    3: Summary("adds what the deletion of closed runs and of namespaces needs", False),
+}
+"""Of each version the step that leads there."""
+
+
+def told_not_to(version: int | None, target: int) -> str:
+    """Say that a database must be migrated by a server that was told not to."""
+    if version is None:
+        return "The database has no schema, and this server is not to make it: `perdure db migrate` does."
+    return (
+        f"The database has schema version {version}; this release needs {target}, and is not to lead it there:"
+        " `perdure db migrate` does."
     )

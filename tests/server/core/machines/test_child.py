@@ -5,7 +5,12 @@ from __future__ import annotations
 import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.common.v1 import Memo, Priority, SearchAttributes, WorkflowExecution
-from temporalio.api.enums.v1 import ParentClosePolicy, StartChildWorkflowExecutionFailedCause, WorkflowIdReusePolicy
+from temporalio.api.enums.v1 import (
+    NamespaceState,
+    ParentClosePolicy,
+    StartChildWorkflowExecutionFailedCause,
+    WorkflowIdReusePolicy,
+)
 from temporalio.api.history.v1 import (
     ChildWorkflowExecutionCanceledEventAttributes,
     ChildWorkflowExecutionCompletedEventAttributes,
@@ -188,6 +193,13 @@ def test_a_namespace_that_is_gone_is_named_as_the_cause() -> None:
     town, parent = parent_in_town(start_child())
     town.acknowledge(town.outbox[0], Answer(Outcome.NAMESPACE_NOT_FOUND))
     assert parent.last(StartChildWorkflowExecutionFailedEventAttributes).cause == NO_NAMESPACE
+
+
+def test_no_child_starts_in_a_namespace_that_is_deleted() -> None:
+    town, _ = parent_in_town(start_child())
+    town["child"].namespace.state = NamespaceState.NAMESPACE_STATE_DELETED
+    assert town.deliver() == [Answer(Outcome.NAMESPACE_NOT_FOUND)]
+    assert town["child"].workflow.current is None
 
 
 def test_reuse_policies_hold_for_children() -> None:

@@ -14,9 +14,9 @@ from temporalio.api.history.v1 import (
 )
 from temporalio.api.workflowservice.v1 import TerminateWorkflowExecutionRequest
 
-from perdure.server.core.effects import AlarmSet, HistoryAdvanced
+from perdure.server.core.effects import HistoryAdvanced
 from perdure.server.core.errors import NotFound
-from perdure.server.core.inputs import Delete, Terminate
+from perdure.server.core.inputs import Delete, EndRetention, Terminate
 from perdure.server.core.machines.workflow_task import State
 from tests.server.core.commands import (
     SECOND,
@@ -184,11 +184,12 @@ def test_a_closed_run_is_deleted_when_its_retention_ends() -> None:
     story = busy_story()
     run_id = story.run.run_id
     story.terminate()
-    [alarm] = story.effects_of(AlarmSet)
-    assert alarm.due == NOW + DAY * SECOND
+    assert story.run.first_alarm() is None
     story.wait(DAY - 1)
-    assert story.names()[-1] == "WorkflowExecutionTerminated"
+    assert not story.do(EndRetention(run_id))
+    assert not story.last_step.is_dirty
     story.wait(1)
+    assert story.do(EndRetention(run_id))
     assert story.writes[-1].runs_deleted == [run_id]
     assert story.workflow.current is None
     assert not story.workflow.runs
@@ -196,12 +197,51 @@ def test_a_closed_run_is_deleted_when_its_retention_ends() -> None:
         story.describe()
 
 
+def test_an_open_run_is_not_deleted_however_old_it_is() -> None:
+    story = Story()
+    story.start()
+    story.wait(1_000 * DAY)
+    assert not story.do(EndRetention(""))
+    assert story.run.is_open
+
+
+@pytest.mark.parametrize(("retention_days", "is_deleted"), [(1, True), (3, False)])
+def test_what_the_namespace_says_now_decides(retention_days: int, is_deleted: bool) -> None:
+    story = busy_story()
+    story.namespace.retention_seconds = 2 * DAY
+    story.terminate()
+    story.wait((2 - is_deleted) * DAY)
+    story.namespace.retention_seconds = retention_days * DAY
+    assert story.do(EndRetention("")) is is_deleted
+
+
 def test_retention_goes_on_after_a_crash() -> None:
     story = busy_story()
     story.terminate()
     story.crash()
     story.wait(DAY)
+    assert story.do(EndRetention(""))
     assert story.workflow.current is None
+
+
+def test_what_a_deleted_run_did_last_is_not_written() -> None:
+    story = busy_story()
+    run_id = story.run.run_id
+    story.do(Delete(""))
+    assert story.writes[-1].runs_deleted == [run_id]
+    assert not story.writes[-1].events
+
+
+@pytest.mark.parametrize(("signals", "is_discarded"), [(20, False), (200, True)])
+def test_a_long_history_does_not_go_with_its_run(signals: int, is_discarded: bool) -> None:
+    story = Story()
+    story.start()
+    for number in range(signals):
+        story.signal(request_id=f"request {number}")
+    run_id = story.run.run_id
+    story.do(Delete(""))
+    assert story.writes[-1].runs_deleted == [run_id]
+    assert story.writes[-1].histories_discarded == ([run_id] if is_discarded else [])
 
 
 def test_the_run_before_the_current_one_is_deleted_by_itself() -> None:
@@ -210,6 +250,7 @@ def test_the_run_before_the_current_one_is_deleted_by_itself() -> None:
     story.wait(5)
     story.decide(continue_as_new())
     story.wait(DAY)
+    assert story.do(EndRetention(first))
     assert list(story.workflow.runs) == [story.run.run_id] != [first]
     assert story.run.is_open
 

@@ -33,8 +33,9 @@ from temporalio.api.workflowservice.v1 import (
 )
 
 from perdure.server.core.shards import SHARDS, shard_of
-from perdure.server.engine.cluster import Cluster, ClusterSettings
+from perdure.server.engine.cluster.cluster import Cluster
 from perdure.server.engine.cluster.services import RPC
+from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.handlers.call import DirectCall

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure.server.engine.cluster import ClusterSettings
+from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.matching import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
 from tests.server.engine.cluster.nodes import town

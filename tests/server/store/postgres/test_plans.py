@@ -14,7 +14,7 @@ import pytest
 
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition, ShardMove
-from perdure.server.store.postgres import batches, listings, members, nodes, queries
+from perdure.server.store.postgres import batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
@@ -123,6 +123,14 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
     assert re.search(rf"Index Scan using {table}_pkey on {table}\n\s+Index Cond: .*{key}", plan), plan
 
 
+async def test_a_piece_of_a_history_is_found_by_its_key(writing: Recorder) -> None:
+    await writing.fetch(deletions.DELETE_SOME, "r", 9)
+    [(_, plan)] = writing.plans
+    assert not _scans(plan), plan
+    for index in ("event_pkey", "request_pkey"):
+        assert f"using {index}" in plan
+
+
 @pytest.mark.parametrize(
     ("indexes", "statement", "arguments"),
     [
@@ -137,6 +145,8 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
         (["inbox_pkey", "outbox_pkey"], queries.READ_PAIR, ("r", "n", "w", 1)),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),
+        (["run_closed", "run_pkey"], deletions.CLOSED_RUNS, ("n", 1, "r", 9, b"")),
+        (["run_by_start"], deletions.PAGE_RUNS, ("n", 1, "r", 9, b"")),
     ],
 )
 async def test_an_index_serves_a_query_in_its_order(

@@ -10,7 +10,7 @@ import pytest
 
 from perdure.server.store.interface import ListPosition
 from perdure.server.store.rounds import Fence, SqlValue, gather
-from perdure.server.store.sqlite import batches, listings, nodes, queries
+from perdure.server.store.sqlite import batches, deletions, listings, nodes, queries
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
 from tests.server.store import rows
@@ -111,6 +111,9 @@ def test_one_run_is_loaded_by_its_key(recorder: _Recorder) -> None:
         ("sqlite_autoindex_event_1", queries.EVENT_SIZES_DESCENDING, ("r", 1, 9, 9)),
         ("run_by_workflow", queries.LATEST_RUN_ID, ("n", "w")),
         ("sqlite_autoindex_outbox_1", queries.READ_OUTBOX, ("r", 1)),
+        ("run_closed", deletions.CLOSED_RUNS, ("n", 1, "r", 9)),
+        ("run_by_start", deletions.PAGE_RUNS, ("n", 1, "r", 9)),
+        ("sqlite_autoindex_event_1", deletions.DELETE_EVENTS, ("r", 9)),
     ],
 )
 def test_an_index_serves_a_query_in_its_order(

@@ -86,5 +86,7 @@ def _definitions(connection: sqlite3.Connection) -> dict[str, str]:
     """Return the texts of indexes and views, and of the tables that are new."""
     found = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
     return {
-        name: " ".join(text.split()) for kind, name, text in found if kind != "table" or name in ("member", "shard")
+        name: " ".join(text.split())
+        for kind, name, text in found
+        if kind != "table" or name in ("member", "shard", "discarded_history")
     }

@@ -3,6 +3,9 @@
 Exactly one closing event, and it is the last. What is pending is dropped with the run. A retry, a cron schedule or
 continue-as-new makes the successor in the same transition, so there is no moment without a current run. Terminate and
 timeouts do not wait for a started workflow task: they fail it first, which puts buffered events into history.
+
+A closed run waits for nothing and has no alarm: who looks for runs whose retention is over finds it by the time of its
+end, and the rule here decides, by what the namespace says now.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from perdure.server.core.command_batch import CommandBatch
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import NotFound
 from perdure.server.core.events import NANOS_PER_SECOND, Event
-from perdure.server.core.inputs import Delete, Terminate
+from perdure.server.core.inputs import Delete, EndRetention, Terminate
 from perdure.server.core.machines import farewell, successor, task_failure, workflow_task
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -51,8 +54,6 @@ SERVER_IDENTITY: Final = "history-service"
 _Status = WorkflowExecutionStatus
 _COMPLETED = WorkflowExecutionStatus.WORKFLOW_EXECUTION_STATUS_COMPLETED
 _FORCE_CLOSE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND
-
-RETENTION_ALARM: Final = "retention"
 
 _Completed = WorkflowExecutionCompletedEventAttributes
 _Failed = WorkflowExecutionFailedEventAttributes
@@ -73,10 +74,8 @@ def close(
     # What a command of the closing task brought about, such as the end of an activity it cancels, is told to nobody.
     run.buffered.clear()
     run.changes.closed = True
-    run.retention_at = t.now + t.world.namespace.retention_seconds * NANOS_PER_SECOND
     run.drop_dead_alarms()
-    run.arm(RETENTION_ALARM, 0)
-    run.alarm_at = run.retention_at
+    run.alarm_at = None
     farewell.part(t, closing_event, children)
 
 
@@ -235,17 +234,14 @@ registry.command(
 # --- retention --------------------------------------------------------------------------------------------------------
 
 
-def _retention_due_at(run: Run, key: int | str) -> int | None:
-    return run.retention_at
-
-
-def _retention_over(t: Transition, key: int | str) -> None:
-    t.run.retention_at = None
+@registry.handles(EndRetention)
+def _end_retention(t: Transition, end: EndRetention) -> bool:
+    closed_at = t.run.closed_at
+    if closed_at is None or t.now < closed_at + t.world.namespace.retention_seconds * NANOS_PER_SECOND:
+        return False
     t.run.changes.deleted = True
     t.touch()
-
-
-registry.alarm(RETENTION_ALARM, due_at=_retention_due_at, fire=_retention_over)
+    return True
 
 
 # --- events -----------------------------------------------------------------------------------------------------------

@@ -1,9 +1,4 @@
-"""Several nodes on one database: who owns what, and how nodes reach each other."""
+"""Several nodes on one database: who owns what, and how nodes reach each other.
 
-from perdure.server.engine.cluster.cluster import Cluster
-from perdure.server.engine.cluster.link import ByteStream
-from perdure.server.engine.cluster.links import Dialer
-from perdure.server.engine.cluster.ownership import Elsewhere, Ownership, SoleOwner
-from perdure.server.engine.cluster.settings import ClusterSettings
-
-__all__ = ["ByteStream", "Cluster", "ClusterSettings", "Dialer", "Elsewhere", "Ownership", "SoleOwner"]
+Nothing is imported here: a server that has its database for itself starts without most of it.
+"""

@@ -132,6 +132,11 @@ class Cluster:
         asked = [self._ask(link, service, body, deadline) for link in self.links.peers()]
         return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
+    @property
+    def others_count(self) -> int:
+        """How many other members there are, whether they can be reached or not."""
+        return sum(member.node != self.node for member in self.membership.view.members)
+
     async def _ask(self, link: Link, service: str, body: bytes, deadline: float) -> bytes | None:
         try:
             async with asyncio.timeout_at(deadline):

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, cast
 import grpc
 import grpc.aio
 
-from perdure.server.engine.cluster import ByteStream
+from perdure.server.engine.cluster.link import ByteStream
 
 LINK_PATH: Final = "/perdure.cluster.v1.Links/Connect"
 """Where a node takes in the streams of others."""

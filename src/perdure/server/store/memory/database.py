@@ -16,6 +16,7 @@ from perdure.server.core.records import (
     ActivityRecord,
     BufferedEventRecord,
     ChildRecord,
+    DiscardedHistory,
     EntityWrite,
     EventRecord,
     InboxRecord,
@@ -60,6 +61,7 @@ class Tables(msgspec.Struct):
     namespaces: dict[str, NamespaceRecord] = {}
     outbox: dict[tuple[str, int], OutboxRecord] = {}
     inbox: dict[tuple[str, str, str], InboxRecord] = {}
+    discarded: dict[str, DiscardedHistory] = {}
 
 
 class MemoryDatabase:
@@ -112,6 +114,7 @@ class Change:
         self._events: dict[tuple[str, int], EventRecord] = {}
         self._current: dict[WorkflowKey, str] = {}
         self._deleted: list[str] = []
+        self._discarded: list[DiscardedHistory] = []
         self._mail: list[MailWrite] = []
         for write in writes:
             self._add(write)
@@ -128,9 +131,12 @@ class Change:
             tables.pending[run_id] = pending
         for event in self._events.values():
             tables.events.setdefault(event.run_id, {})[event.event_id] = event
+        for history in self._discarded:
+            tables.discarded[history.run_id] = history
         for run_id in self._deleted:
-            tables.pending.pop(run_id, None)
-            tables.events.pop(run_id, None)
+            if run_id not in tables.discarded:
+                tables.pending.pop(run_id, None)
+                tables.events.pop(run_id, None)
         for mail in self._mail:
             self._exchange_mail(mail)
 
@@ -165,8 +171,11 @@ class Change:
             self._add_mail(write.mail)
         for run_id in write.runs_closed:
             self._pending[run_id] = Pending(request_ids=self._pending_of(run_id).request_ids)
+        for run_id in write.histories_discarded:
+            self._discarded.append(DiscardedHistory(run_id, *write.key))
         for run_id in write.runs_deleted:
-            self._pending[run_id] = Pending()
+            is_discarded = run_id in write.histories_discarded
+            self._pending[run_id] = Pending(request_ids=self._pending_of(run_id).request_ids if is_discarded else set())
             self._runs[run_id] = None
             self._deleted.append(run_id)
         self._check_one_current(write)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Protocol
 
 from perdure.server.core.records import (
+    DiscardedHistory,
     EntityWrite,
     EventRecord,
     MailWrite,
@@ -29,6 +31,7 @@ from perdure.server.store.interface import (
     Batch,
     BatchRejected,
     Claim,
+    ClosedRun,
     ClusterView,
     CountGroup,
     DueAlarm,
@@ -37,6 +40,8 @@ from perdure.server.store.interface import (
     OutboxHead,
     PairState,
     ReadyTask,
+    RunName,
+    RunPosition,
     StoredEvent,
     StoreUnavailable,
 )
@@ -294,6 +299,54 @@ class MemoryStore:
         due.sort(key=lambda item: item[:2])
         return [DueAlarm(run.namespace_id, run.workflow_id, run_id, alarm_at) for alarm_at, run_id, run in due[:limit]]
 
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def closed_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+        """See `Store.closed_runs`."""
+        closed = sorted(
+            (run.closed_at, run.run_id, run.workflow_id)
+            for run in self._runs_of(namespace_id)
+            if run.closed_at is not None and (after is None or (run.closed_at, run.run_id) > after)
+            if self._is_shown(namespace_id, run.workflow_id)
+        )
+        return [ClosedRun(workflow_id, run_id, closed_at) for closed_at, run_id, workflow_id in closed[:limit]]
+
+    async def page_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+        """See `Store.page_runs`."""
+        runs = sorted(
+            (run.started_at, run.run_id, run.workflow_id)
+            for run in self._runs_of(namespace_id)
+            if after is None or (run.started_at, run.run_id) > after
+            if self._is_shown(namespace_id, run.workflow_id)
+        )
+        return [RunName(workflow_id, run_id, started_at) for started_at, run_id, workflow_id in runs[:limit]]
+
+    async def discarded_histories(self, limit: int) -> list[DiscardedHistory]:
+        """See `Store.discarded_histories`."""
+        shown = [
+            history
+            for _, history in sorted(self._tables().discarded.items())
+            if self._is_shown(history.namespace_id, history.workflow_id)
+        ]
+        return shown[:limit]
+
+    async def delete_history(self, run_id: str, limit: int) -> bool:
+        """See `Store.delete_history`."""
+        tables = self._tables()
+        if run_id not in tables.discarded:
+            return True
+        events = tables.events.get(run_id, {})
+        requests = tables.pending.get(run_id, Pending()).request_ids
+        for event_id in list(islice(events, limit)):
+            del events[event_id]
+        for request_id in list(islice(requests, limit)):
+            requests.remove(request_id)
+        if events or requests:
+            return False
+        for table in (tables.discarded, tables.events, tables.pending):
+            table.pop(run_id, None)
+        return True
+
     # --- messages -------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -331,6 +384,22 @@ class MemoryStore:
             if other.name == namespace.name and other.namespace_id != namespace.namespace_id:
                 raise BatchRejected(f"Namespace {other.namespace_id} already has the name {namespace.name!r}.")
         namespaces[namespace.namespace_id] = copy.deepcopy(namespace)
+
+    async def is_namespace_empty(self, namespace_id: str) -> bool:
+        """See `Store.is_namespace_empty`."""
+        tables = self._tables()
+        left = [run.namespace_id for run in tables.runs.values()]
+        left += [history.namespace_id for history in tables.discarded.values()]
+        for sent in tables.outbox.values():
+            left += (sent.namespace_id, sent.receiver_namespace_id)
+        return namespace_id not in left
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """See `Store.delete_namespace`."""
+        is_empty = await self.is_namespace_empty(namespace_id)
+        if is_empty:
+            self._tables().namespaces.pop(namespace_id, None)
+        return is_empty
 
     # --- visibility -----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from perdure.server.store.schema import (
     ACTIVITY,
     BUFFERED_EVENT,
     CHILD,
+    DISCARDED_HISTORY,
     EVENT,
     INBOX,
     OUTBOX,
@@ -48,6 +49,7 @@ _DELETE_TIMERS = Bulk(delete(TIMER, TIMER.primary_key))
 _INSERT_BUFFERED = Bulk(insert(BUFFERED_EVENT))
 _DELETE_BUFFERED_OF_RUNS = Bulk(delete(BUFFERED_EVENT, _OF_RUN))
 _INSERT_REQUESTS = Bulk(insert(REQUEST, conflict=" ON CONFLICT DO NOTHING"))
+_INSERT_DISCARDED = Bulk(insert(DISCARDED_HISTORY))
 _UPSERT_CHILDREN = upsert(CHILD)
 _DELETE_CHILDREN = Bulk(delete(CHILD, CHILD.primary_key))
 _INSERT_OUTBOX = Bulk(insert(OUTBOX))
@@ -103,7 +105,8 @@ async def _write_parts(session: Session, rows: Round) -> None:
     await _INSERT_BUFFERED.execute(session, rows.buffered)
     await _INSERT_REQUESTS.execute(session, rows.requests)
     await _DELETE_PENDING_OF_RUNS.execute(session, rows.runs_closed)
-    await _DELETE_HISTORY_OF_RUNS.execute(session, rows.runs_deleted)
+    await _DELETE_HISTORY_OF_RUNS.execute(session, rows.histories_deleted)
+    await _INSERT_DISCARDED.execute(session, rows.histories_discarded)
 
 
 async def _write_mail(session: Session, rows: Round) -> None:

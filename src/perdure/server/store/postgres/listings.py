@@ -34,7 +34,7 @@ async def list_runs(
         f"SELECT {RUN_COLUMNS} FROM run WHERE namespace_id = ? AND {condition}"
         " ORDER BY started_at DESC, run_id DESC LIMIT ?"
     )
-    rows = await reader.fetch(_numbered(query), namespace_id, *position, *parameters, limit)
+    rows = await reader.fetch(numbered(query), namespace_id, *position, *parameters, limit)
     return [run_record(row) for row in rows]
 
 
@@ -47,10 +47,10 @@ async def count_runs_by_status(reader: Reader, namespace_id: str, filter: Filter
     """See `Store.count_runs_by_status`."""
     condition, parameters = translate(filter)
     query = f"SELECT status, count(*) FROM run WHERE namespace_id = ? AND {condition} GROUP BY status ORDER BY status"
-    return [CountGroup(*row) for row in await reader.fetch(_numbered(query), namespace_id, *parameters)]
+    return [CountGroup(*row) for row in await reader.fetch(numbered(query), namespace_id, *parameters)]
 
 
-def _numbered(query: str) -> str:
+def numbered(query: str) -> str:
     """Give the placeholders their numbers."""
     numbers = count(1)
     return re.sub(r"\?", lambda _: f"${next(numbers)}", query)

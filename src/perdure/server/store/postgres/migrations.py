@@ -20,7 +20,8 @@ from perdure.server.store.interface import StoreMismatch, StoreUnavailable
 from perdure.server.store.postgres.dialect import PostgresViewDialect, create_table
 from perdure.server.store.postgres.steps import STEPS, Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
-from perdure.server.store.steps import CREATE_CLUSTER_VERSION
+from perdure.server.store.steps import CREATE_CLUSTER_VERSION, told_not_to
+from perdure.server.store.tools.marker import MARK, marker_of
 from perdure.server.store.views import views
 
 if TYPE_CHECKING:
@@ -44,11 +45,20 @@ _TABLES = (
 """The tables of the schema we would use, less those that belong to an extension."""
 
 
-async def migrate(connection: Connection, *, target: int = SCHEMA_VERSION, steps: Steps = STEPS) -> None:
+async def migrate(
+    connection: Connection, *, target: int = SCHEMA_VERSION, steps: Steps = STEPS, may_change: bool = True
+) -> None:
     """Create the schema, or lead an older one to the target version.
 
+    Args:
+        connection: In no transaction.
+        target: The version to reach.
+        steps: What leads there.
+        may_change: Whether to do it; otherwise only look whether it is done.
+
     Raises:
-        StoreMismatch: The database cannot hold what we store, is newer than the target, or is not one of Perdure's.
+        StoreMismatch: The database cannot hold what we store, is newer than the target, not one of Perdure's, half a
+            copy, or would have to be changed and may not.
     """
     await _check_server(connection)
     for attempt in range(1, _ATTEMPTS + 1):
@@ -56,7 +66,7 @@ async def migrate(connection: Connection, *, target: int = SCHEMA_VERSION, steps
             async with connection.transaction():
                 # An index on a large table takes what it takes.
                 await connection.execute("SET LOCAL statement_timeout = 0")
-                await _migrate(connection, target, steps)
+                await _migrate(connection, target, steps, may_change=may_change)
         except (asyncpg.UniqueViolationError, asyncpg.DuplicateTableError) as error:
             # Another server does the same at this moment, and was first.
             if attempt == _ATTEMPTS:
@@ -76,8 +86,10 @@ async def _check_server(connection: Connection) -> None:
         raise StoreMismatch("There is no schema to work in: make the one that the URL or the role names.")
 
 
-async def _migrate(connection: Connection, target: int, steps: Steps) -> None:
+async def _migrate(connection: Connection, target: int, steps: Steps, *, may_change: bool) -> None:
     version = await _stored_version(connection)
+    if not may_change and (version is None or version < target):
+        raise StoreMismatch(told_not_to(version, target))
     if version is None:
         await _create(connection, target)
     elif version > target:
@@ -103,6 +115,9 @@ async def _stored_version(connection: Connection) -> int | None:
         raise StoreMismatch("The schema holds tables that are not Perdure's. Name another database, or a schema.")
     version: int | None = await connection.fetchval("SELECT max(version) FROM migration")
     if version is None:
+        marked = await connection.fetchval("SELECT value FROM meta WHERE name = $1", MARK)
+        if marked is not None:
+            raise StoreMismatch(marker_of(marked).refusal())
         raise StoreMismatch("The database does not say which schema version it has. Name another one.")
     return version
 

@@ -94,6 +94,6 @@ async def save_namespace(connection: Connection, namespace: NamespaceRecord) -> 
 async def list_namespaces(reader: Reader) -> list[NamespaceRecord]:
     """See `Store.list_namespaces`."""
     return [
-        namespace_record((row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8]))
+        namespace_record((row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8], row[9], row[10]))
         for row in await reader.fetch(_LIST_NAMESPACES)
     ]

@@ -11,8 +11,10 @@ from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
 from perdure.server.store.postgres.dialect import PostgresViewDialect
 from perdure.server.store.steps import (
+    CREATE_CLOSED_INDEX,
     CREATE_CLUSTER_VERSION,
     CREATE_SHARDED_INDEXES,
+    DROP_ALARMS_OF_CLOSED_RUNS,
     DROP_UNSHARDED_INDEXES,
     FENCE_ALL,
     SHARDED,
@@ -65,5 +67,12 @@ STEPS: Steps = {
         " PRIMARY KEY (shard))",
         CREATE_CLUSTER_VERSION,
         *create_cluster_views(PostgresViewDialect()),
+    ),
+    3: (
+        CREATE_CLOSED_INDEX,
+        DROP_ALARMS_OF_CLOSED_RUNS,
+        "ALTER TABLE namespace ADD COLUMN delete_delay_seconds bigint, ADD COLUMN drained_at bigint",
+        'CREATE TABLE discarded_history (run_id text COLLATE "C" NOT NULL, namespace_id text COLLATE "C" NOT NULL,'
+        ' workflow_id text COLLATE "C" NOT NULL, shard bigint NOT NULL, PRIMARY KEY (run_id))',
     ),
 }

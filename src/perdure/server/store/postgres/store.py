@@ -12,11 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import (
+    DiscardedHistory,
+    NamespaceRecord,
+    RunRecord,
+    StoredRun,
+    WorkflowKey,
+)
 from perdure.server.store.interface import (
     Backlog,
     Batch,
     Claim,
+    ClosedRun,
     ClusterView,
     CommitUnknown,
     CountGroup,
@@ -25,10 +32,12 @@ from perdure.server.store.interface import (
     OutboxHead,
     PairState,
     ReadyTask,
+    RunName,
+    RunPosition,
     StoredEvent,
     StoreUnavailable,
 )
-from perdure.server.store.postgres import batches, listings, members, nodes, queries
+from perdure.server.store.postgres import batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import (
     Connection,
     Readers,
@@ -51,9 +60,11 @@ class PostgresStore:
         url: `postgresql://user:password@host:port/database`; what it leaves out is taken from the environment, as
             PostgreSQL's own programs do.
         settings: Sizes and times.
+        migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings | None = None) -> None:
+    def __init__(self, url: str, settings: PostgresSettings | None = None, *, migrates: bool = True) -> None:
+        self._migrates = migrates
         settings = settings or PostgresSettings()
         self._url = url
         self._settings = settings
@@ -71,7 +82,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         """See `Store.open`."""
-        await self._writer.open(migrate)
+        await self._writer.open(lambda connection: migrate(connection, may_change=self._migrates))
         await self._reader.open()
         await self._lister.open()
 
@@ -256,6 +267,24 @@ class PostgresStore:
         """See `Store.due_alarms`."""
         return await queries.due_alarms(self._reader, self._shown, before, limit)
 
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def closed_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+        """See `Store.closed_runs`."""
+        return await deletions.closed_runs(self._reader, self._shown, namespace_id, limit, after)
+
+    async def page_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+        """See `Store.page_runs`."""
+        return await deletions.page_runs(self._reader, self._shown, namespace_id, limit, after)
+
+    async def discarded_histories(self, limit: int) -> list[DiscardedHistory]:
+        """See `Store.discarded_histories`."""
+        return await deletions.discarded_histories(self._reader, self._shown, limit)
+
+    async def delete_history(self, run_id: str, limit: int) -> bool:
+        """See `Store.delete_history`."""
+        return await self._writer.ask(lambda connection: deletions.delete_history(connection, run_id, limit))
+
     # --- messages -------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -275,6 +304,14 @@ class PostgresStore:
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         """See `Store.save_namespace`."""
         await self._writer.ask(lambda connection: nodes.save_namespace(connection, namespace))
+
+    async def is_namespace_empty(self, namespace_id: str) -> bool:
+        """See `Store.is_namespace_empty`."""
+        return await deletions.is_namespace_empty(self._lister, namespace_id)
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """See `Store.delete_namespace`."""
+        return await self._writer.ask(lambda connection: deletions.delete_namespace(connection, namespace_id))
 
     # --- visibility -----------------------------------------------------------------------------------------------
 

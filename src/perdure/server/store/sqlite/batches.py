@@ -17,6 +17,7 @@ from perdure.server.store.schema import (
     ACTIVITY,
     BUFFERED_EVENT,
     CHILD,
+    DISCARDED_HISTORY,
     EVENT,
     INBOX,
     OUTBOX,
@@ -92,6 +93,7 @@ _INSERT_BUFFERED = _insert(BUFFERED_EVENT)
 _DELETE_BUFFERED_OF_RUNS = _delete(BUFFERED_EVENT, _OF_RUN)
 _INSERT_REQUESTS = _insert(REQUEST, conflict=" ON CONFLICT DO NOTHING")
 _DELETE_REQUESTS_OF_RUNS = _delete(REQUEST, _OF_RUN)
+_INSERT_DISCARDED = _insert(DISCARDED_HISTORY)
 _UPSERT_CHILDREN = _upsert(CHILD)
 _DELETE_CHILDREN = _delete(CHILD, CHILD.primary_key)
 _INSERT_OUTBOX = _insert(OUTBOX, largest=_WIDE)
@@ -158,8 +160,9 @@ def _write_parts(connection: sqlite3.Connection, rows: Round) -> None:
     _DELETE_ACTIVITIES_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_TIMERS_OF_RUNS.execute(connection, rows.runs_closed)
     _DELETE_BUFFERED_OF_RUNS.execute(connection, rows.runs_closed)
-    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.runs_deleted)
-    _DELETE_EVENTS_OF_RUNS.execute(connection, rows.runs_deleted)
+    _DELETE_REQUESTS_OF_RUNS.execute(connection, rows.histories_deleted)
+    _DELETE_EVENTS_OF_RUNS.execute(connection, rows.histories_deleted)
+    _INSERT_DISCARDED.execute(connection, rows.histories_discarded)
 
 
 def _write_mail(connection: sqlite3.Connection, rows: Round) -> None:

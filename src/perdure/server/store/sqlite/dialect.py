@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from perdure.server.store.schema import Column, ColumnType, Table
 
-_TYPES = {
+TYPE_NAMES: Mapping[ColumnType, str] = {
     ColumnType.TEXT: "TEXT",
     ColumnType.INTEGER: "INTEGER",
     ColumnType.BOOLEAN: "INTEGER",
@@ -31,4 +33,4 @@ def create_table(table: Table) -> str:
 
 
 def _column(column: Column) -> str:
-    return f"{column.name} {_TYPES[column.type]}{'' if column.nullable else ' NOT NULL'}"
+    return f"{column.name} {TYPE_NAMES[column.type]}{'' if column.nullable else ' NOT NULL'}"

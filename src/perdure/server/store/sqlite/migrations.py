@@ -17,7 +17,8 @@ from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from perdure.server.store.sqlite.dialect import SqliteViewDialect, create_table
 from perdure.server.store.sqlite.steps import STEPS, Steps
-from perdure.server.store.steps import CREATE_CLUSTER_VERSION
+from perdure.server.store.steps import CREATE_CLUSTER_VERSION, told_not_to
+from perdure.server.store.tools.marker import MARK, marker_of
 from perdure.server.store.views import views
 
 _CREATE = (
@@ -27,15 +28,26 @@ _CREATE = (
 )
 
 
-def migrate(connection: sqlite3.Connection, *, target: int = SCHEMA_VERSION, steps: Steps = STEPS) -> None:
+def migrate(
+    connection: sqlite3.Connection, *, target: int = SCHEMA_VERSION, steps: Steps = STEPS, may_change: bool = True
+) -> None:
     """Create the schema, or lead an older one to the target version.
 
+    Args:
+        connection: In no transaction.
+        target: The version to reach.
+        steps: What leads there.
+        may_change: Whether to do it; otherwise only look whether it is done.
+
     Raises:
-        StoreMismatch: The database is newer than the target, or not one of Perdure's.
+        StoreMismatch: The database is newer than the target, not one of Perdure's, half a copy, or would have to be
+            changed and may not.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = _stored_version(connection)
+        if not may_change and (version is None or version < target):
+            raise StoreMismatch(told_not_to(version, target))
         if version is None:
             _create(connection, target)
         elif version > target:
@@ -66,6 +78,9 @@ def _stored_version(connection: sqlite3.Connection) -> int | None:
         raise StoreMismatch("The database holds tables that are not Perdure's. Name another file.")
     row: tuple[int | None] = connection.execute("SELECT max(version) FROM migration").fetchone()
     if row[0] is None:
+        marked = connection.execute("SELECT value FROM meta WHERE name = ?", (MARK,)).fetchone()
+        if marked is not None:
+            raise StoreMismatch(marker_of(marked[0]).refusal())
         raise StoreMismatch("The database does not say which schema version it has. Name another file.")
     return row[0]
 

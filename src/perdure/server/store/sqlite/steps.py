@@ -12,8 +12,10 @@ from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
 from perdure.server.store.sqlite.dialect import SqliteViewDialect
 from perdure.server.store.steps import (
+    CREATE_CLOSED_INDEX,
     CREATE_CLUSTER_VERSION,
     CREATE_SHARDED_INDEXES,
+    DROP_ALARMS_OF_CLOSED_RUNS,
     DROP_UNSHARDED_INDEXES,
     FENCE_ALL,
     SHARDED,
@@ -48,5 +50,13 @@ STEPS: Steps = {
         " PRIMARY KEY (shard)) STRICT",
         CREATE_CLUSTER_VERSION,
         *create_cluster_views(SqliteViewDialect()),
+    ),
+    3: (
+        CREATE_CLOSED_INDEX,
+        DROP_ALARMS_OF_CLOSED_RUNS,
+        "ALTER TABLE namespace ADD COLUMN delete_delay_seconds INTEGER",
+        "ALTER TABLE namespace ADD COLUMN drained_at INTEGER",
+        "CREATE TABLE discarded_history (run_id TEXT NOT NULL, namespace_id TEXT NOT NULL, workflow_id TEXT NOT NULL,"
+        " shard INTEGER NOT NULL, PRIMARY KEY (run_id)) STRICT, WITHOUT ROWID",
     ),
 }

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from perdure.server.core.records import (
+    DiscardedHistory,
     NamespaceRecord,
     RunRecord,
     StoredRun,
@@ -23,18 +24,21 @@ from perdure.server.store.interface import (
     Backlog,
     Batch,
     Claim,
+    ClosedRun,
     CountGroup,
     DueAlarm,
     ListPosition,
     OutboxHead,
     PairState,
     ReadyTask,
+    RunName,
+    RunPosition,
     StoredEvent,
     StoreMismatch,
 )
 from perdure.server.store.namespace_rows import namespace_row
 from perdure.server.store.rounds import Fence, gather
-from perdure.server.store.sqlite import batches, listings, nodes, queries
+from perdure.server.store.sqlite import batches, deletions, listings, nodes, queries
 from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.sqlite.thread import DatabaseThread
@@ -65,16 +69,18 @@ class SqliteStore:
     Args:
         path: The database file, made where it is missing; None keeps everything in memory.
         pragmas: Settings by name, over those of `PRAGMAS`, applied to every connection in their order.
+        migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
 
     Raises:
         ValueError: A pragma's name or value is not a plain word or number.
     """
 
-    def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}) -> None:
+    def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}, *, migrates: bool = True) -> None:
         for name, value in pragmas.items():
             if not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"[\w+-]+", value):
                 raise ValueError(f"Not a pragma: {name}={value}. Give a name and a plain word or number.")
         self._path = path or _MEMORY
+        self._migrates = migrates
         self._pragmas = {**PRAGMAS, **pragmas}
         self._claimed: tuple[str, int] | None = None
         self._writer = DatabaseThread("perdure-store-writer", self._connect_to_write)
@@ -191,6 +197,24 @@ class SqliteStore:
         """See `Store.due_alarms`."""
         return await self._reader.run(lambda connection: queries.due_alarms(connection, before, limit))
 
+    # --- deleting -------------------------------------------------------------------------------------------------
+
+    async def closed_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[ClosedRun]:
+        """See `Store.closed_runs`."""
+        return await self._reader.run(lambda connection: deletions.closed_runs(connection, namespace_id, limit, after))
+
+    async def page_runs(self, namespace_id: str, limit: int, after: RunPosition | None) -> list[RunName]:
+        """See `Store.page_runs`."""
+        return await self._reader.run(lambda connection: deletions.page_runs(connection, namespace_id, limit, after))
+
+    async def discarded_histories(self, limit: int) -> list[DiscardedHistory]:
+        """See `Store.discarded_histories`."""
+        return await self._reader.run(lambda connection: deletions.discarded_histories(connection, limit))
+
+    async def delete_history(self, run_id: str, limit: int) -> bool:
+        """See `Store.delete_history`."""
+        return await self._writer.run(lambda connection: deletions.delete_history(connection, run_id, limit))
+
     # --- messages -------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -211,6 +235,14 @@ class SqliteStore:
         """See `Store.save_namespace`."""
         row = namespace_row(namespace)
         await self._writer.run(lambda connection: nodes.save_namespace(connection, row))
+
+    async def is_namespace_empty(self, namespace_id: str) -> bool:
+        """See `Store.is_namespace_empty`."""
+        return await self._reader.run(lambda connection: deletions.is_namespace_empty(connection, namespace_id))
+
+    async def delete_namespace(self, namespace_id: str) -> bool:
+        """See `Store.delete_namespace`."""
+        return await self._writer.run(lambda connection: deletions.delete_namespace(connection, namespace_id))
 
     # --- visibility -----------------------------------------------------------------------------------------------
 
@@ -246,7 +278,7 @@ class SqliteStore:
     def _connect_to_write(self) -> sqlite3.Connection:
         connection = self._connect()
         try:
-            migrate(connection)
+            migrate(connection, may_change=self._migrates or self._path == _MEMORY)
         except BaseException:
             connection.close()
             raise

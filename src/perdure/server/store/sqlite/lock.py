@@ -1,0 +1,167 @@
+"""One process per database file: a lock on a file beside it, which says who holds it.
+
+The lock is the operating system's, so it ends with its process, however that ends; what the file says is for people
+only, and may be old. It is not on the database itself: closing any descriptor of that would take SQLite's own locks
+away from this process, and readers such as the `sqlite3` shell must not be kept out. The file stays when the lock is
+given back, since a process that waits may have it open already.
+
+Where a file system has no such locks, as some network ones, nothing is held: then the fence of the node still keeps two
+processes from writing, only that the second one takes the first one's place instead of being refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Final, TypeAlias
+
+from perdure.server.store.interface import StoreUnavailable
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> None:
+        # The range lies behind all that is written, because on Windows nobody else can read what is locked.
+        os.lseek(descriptor, _LOCKED_OFFSET, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> None:
+        # Not by `lockf`: that lock would be lost as soon as anything else in this process had opened and closed the
+        # file.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+_logger = logging.getLogger(__name__)
+
+_LOCKED_OFFSET: Final = 1 << 30
+_LOOK_SECONDS: Final = 0.1
+_CONTENT_BYTES: Final = 4096
+_IS_HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
+_HAS_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+_Holder: TypeAlias = dict[str, str | int]
+
+_held: set[int] = set()
+"""The descriptors of all locks of this process."""
+
+
+class FileHeld(StoreUnavailable):
+    """Another process works on the database file."""
+
+
+class FileLock:
+    """The lock of a database file.
+
+    Args:
+        database: The path of the database, which need not be there yet.
+    """
+
+    def __init__(self, database: str) -> None:
+        self._database = database
+        # Whoever comes by another path, or by a link, must find the same file.
+        self.path = os.path.realpath(database) + ".lock"
+        self._descriptor: int | None = None
+
+    async def acquire(self, wait_seconds: float) -> None:
+        """Take the lock.
+
+        Args:
+            wait_seconds: How long to wait for a process that holds it.
+
+        Raises:
+            FileHeld: Another process holds it; the message says which.
+            StoreUnavailable: The file beside the database cannot be opened.
+        """
+        assert self._descriptor is None, "it is held already"
+        descriptor = self._open()
+        try:
+            await self._lock(descriptor, wait_seconds)
+            _write_holder(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        _held.add(descriptor)
+
+    def release(self) -> None:
+        """Give the lock back; without effect where it is not held."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None and descriptor in _held:
+            _held.remove(descriptor)
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StoreUnavailable(f"the file that keeps other processes out cannot be opened: {error}") from error
+
+    async def _lock(self, descriptor: int, wait_seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_seconds
+        has_told = False
+        while not self._is_locked(descriptor):
+            holder = _holder(descriptor)
+            if loop.time() >= deadline:
+                raise FileHeld(
+                    f"{self._database} is in use by {holder}. Only one process at a time may work on an SQLite file:"
+                    " stop that one, or wait for its end with --lock-wait-seconds"
+                )
+            if not has_told:
+                _logger.info("waiting for the end of %s, which works on %s", holder, self._database)
+                has_told = True
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _is_locked(self, descriptor: int) -> bool:
+        """Try to take the lock; True also where the file system has none."""
+        try:
+            _try_lock(descriptor)
+        except OSError as error:
+            if error.errno in _IS_HELD:
+                return False
+            if error.errno not in _HAS_NO_LOCKS:
+                raise StoreUnavailable(f"{self.path} cannot be locked: {error}") from error
+            _logger.warning("the file system of %s has no locks: let only one process work on it", self._database)
+        return True
+
+
+def _leave_to_parent() -> None:
+    """Close what a forked child has got of its parent: else it would hold the locks for as long as it lives."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+def _write_holder(descriptor: int) -> None:
+    holder: _Holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    os.ftruncate(descriptor, 0)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.write(descriptor, json.dumps(holder).encode() + b"\n")
+
+
+def _holder(descriptor: int) -> str:
+    """Say who holds the lock, as far as the file tells: it may have been taken a moment ago."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        holder: _Holder = json.loads(os.read(descriptor, _CONTENT_BYTES))
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,1 @@
+"""Tools for operators on a whole database, without the engine: looking at it, checking it, copying it."""

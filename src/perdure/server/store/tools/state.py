@@ -1,0 +1,59 @@
+"""How a database stands to this release: empty, too old, right, too new, half copied, or none of ours."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from perdure.server.store.schema import META, MIGRATION, SCHEMA_VERSION
+from perdure.server.store.tools.interface import Database
+from perdure.server.store.tools.marker import MARK, Marker, marker_of
+
+
+class Standing(Enum):
+    """What a server of this release would make of it."""
+
+    EMPTY = "empty"
+    OLDER = "older"
+    CURRENT = "current"
+    NEWER = "newer"
+    UNFINISHED = "unfinished copy"
+    FOREIGN = "foreign"
+
+
+class SchemaState(NamedTuple):
+    """What a database says of itself."""
+
+    standing: Standing
+    version: int | None = None
+    cluster_id: str | None = None
+    marker: Marker | None = None
+
+
+async def read_state(database: Database) -> SchemaState:
+    """Look at an open database."""
+    tables = await database.tables()
+    if not tables:
+        return SchemaState(Standing.EMPTY)
+    if not {MIGRATION.name, META.name} <= tables.keys():
+        return SchemaState(Standing.FOREIGN)
+    meta = {str(name): str(value) for name, value in await database.fetch("SELECT name, value FROM meta")}
+    cluster_id = meta.get("cluster_id")
+    if MARK in meta:
+        return SchemaState(Standing.UNFINISHED, None, cluster_id, marker_of(meta[MARK]))
+    [(version,)] = await database.fetch("SELECT max(version) FROM migration")
+    if not isinstance(version, int):
+        return SchemaState(Standing.FOREIGN)
+    return SchemaState(_standing(version), version, cluster_id)
+
+
+def _standing(version: int) -> Standing:
+    if version == SCHEMA_VERSION:
+        return Standing.CURRENT
+    return Standing.OLDER if version < SCHEMA_VERSION else Standing.NEWER
+
+
+async def read_fences(database: Database) -> str:
+    """Return who has written what, so that one sees whether a server has run since."""
+    rows = await database.fetch("SELECT node, incarnation, batch FROM node ORDER BY node")
+    return "; ".join(" ".join(map(str, row)) for row in rows)

@@ -1,0 +1,193 @@
+"""What `perdure db status` and `migrate` say of databases in every state."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from urllib.parse import urlsplit
+
+import pytest
+
+from perdure.server.store.interface import StoreMismatch
+from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.schema import SCHEMA_VERSION
+from perdure.server.store.sqlite import SqliteStore
+from perdure.server.store.tools.interface import Access, ToolError
+from perdure.server.store.tools.state import Standing
+from perdure.server.tools.commands import Migrated, migrate
+from perdure.server.tools.status import status
+from tests.postgres_server import Databases
+from tests.server.store import versions
+from tests.server.store.tools.places import database_of, fill, store_of
+
+
+async def change(url: str, *statements: str) -> None:
+    database = database_of(url)
+    await database.open(Access.MIGRATE)
+    for statement in statements:
+        await database.execute(statement)
+    await database.close()
+
+
+async def make_version_1(url: str) -> None:
+    """Make a database as the first release left it."""
+    await change(
+        url,
+        *versions.schema(1, "postgres" if "://" in url else "sqlite"),
+        "INSERT INTO migration (version, applied_at) VALUES (1, 0)",
+        "INSERT INTO meta (name, value) VALUES ('cluster_id', 'one')",
+    )
+
+
+async def test_a_database_in_use(empty_url: str) -> None:
+    await fill(empty_url)
+    store = store_of(empty_url)
+    await store.open()
+    await store.claim("local")
+    found = await status(empty_url)
+    assert found.state.standing is Standing.CURRENT
+    assert found.state.cluster_id == await store.cluster_id()
+    assert len(found.servers) == 1
+    assert [tuple(writer) for writer in found.writers] == [("local", 1, 0), ("node", 1, 1)]
+    sizes = dict(found.tables)
+    assert (sizes["run"].rows, sizes["run"].is_estimate) == (14, False)
+    assert found.total_bytes > 100_000
+    assert found.product.startswith(("SQLite 3.", "PostgreSQL 1"))
+    await store.close()
+    assert not (await status(empty_url)).servers
+
+
+async def test_looking_changes_nothing(empty_url: str) -> None:
+    await change(empty_url)
+    found = await status(empty_url)
+    assert (found.state.standing, found.tables) == (Standing.EMPTY, [])
+    assert (await status(empty_url)).state.standing is Standing.EMPTY
+
+
+async def test_an_older_database_is_told_of_led_and_current(empty_url: str) -> None:
+    await make_version_1(empty_url)
+    found = await status(empty_url)
+    assert (found.state.standing, found.state.version) == (Standing.OLDER, 1)
+    assert [step.partition(":")[0] for step in found.steps] == [str(each) for each in range(2, SCHEMA_VERSION + 1)]
+    assert "servers of the release before are stopped by it" in found.steps[0]
+    assert await migrate(empty_url) == Migrated(1, SCHEMA_VERSION)
+    found = await status(empty_url)
+    assert (found.state.standing, found.state.cluster_id, found.steps) == (Standing.CURRENT, "one", [])
+    assert await migrate(empty_url) == Migrated(SCHEMA_VERSION, SCHEMA_VERSION)
+
+
+async def test_a_new_database_is_made(empty_url: str) -> None:
+    assert await migrate(empty_url) == Migrated(None, SCHEMA_VERSION)
+    assert (await status(empty_url)).state.standing is Standing.CURRENT
+
+
+async def test_calls_at_once_migrate_once(empty_url: str) -> None:
+    await make_version_1(empty_url)
+    # Each in a thread with a loop of its own, as in processes of their own.
+    calls = [asyncio.to_thread(lambda: asyncio.run(migrate(empty_url))) for _ in range(4)]
+    done = await asyncio.gather(*calls)
+    assert Migrated(1, SCHEMA_VERSION) in done
+    assert {each.after for each in done} == {SCHEMA_VERSION}
+    assert await applied(empty_url) == list(range(1, SCHEMA_VERSION + 1))
+
+
+async def applied(url: str) -> list[object]:
+    """Return the versions that were led to, each once."""
+    database = database_of(url)
+    await database.open(Access.READ)
+    rows = await database.fetch("SELECT version FROM migration ORDER BY version")
+    await database.close()
+    return [version for (version,) in rows]
+
+
+async def test_a_newer_database_is_left_alone(empty_url: str) -> None:
+    await migrate(empty_url)
+    await change(empty_url, f"INSERT INTO migration (version, applied_at) VALUES ({SCHEMA_VERSION + 1}, 0)")
+    assert (await status(empty_url)).state.standing is Standing.NEWER
+    with pytest.raises(ToolError, match=f"version {SCHEMA_VERSION + 1}; this release knows"):
+        await migrate(empty_url)
+
+
+async def test_a_database_of_something_else_is_left_alone(empty_url: str) -> None:
+    await change(empty_url, "CREATE TABLE album (title TEXT)")
+    assert (await status(empty_url)).state.standing is Standing.FOREIGN
+    with pytest.raises(ToolError, match="not Perdure's"):
+        await migrate(empty_url)
+
+
+# --- servers that are told not to migrate -----------------------------------------------------------------------------
+
+
+async def _serve_without_migrating(url: str) -> None:
+    store = PostgresStore(url, migrates=False) if "://" in url else SqliteStore(url, migrates=False)
+    await store.open()
+    await store.claim("local")
+    await store.close()
+
+
+async def test_a_server_may_be_told_to_leave_the_schema_alone(empty_url: str) -> None:
+    with pytest.raises(StoreMismatch, match=r"no schema.*`perdure db migrate`"):
+        await _serve_without_migrating(empty_url)
+    await make_version_1(empty_url)
+    with pytest.raises(StoreMismatch, match=r"version 1; this release needs.*`perdure db migrate`"):
+        await _serve_without_migrating(empty_url)
+    assert (await status(empty_url)).state.version == 1
+    await migrate(empty_url)
+    await _serve_without_migrating(empty_url)
+
+
+async def test_a_database_in_memory_is_made_whatever_the_server_was_told() -> None:
+    store = SqliteStore(None, migrates=False)
+    await store.open()
+    await store.close()
+
+
+# --- what cannot be reached -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("db", "message"),
+    [
+        ("memory:", "in memory is gone with its server"),
+        ("mysql://here/orders", "write sqlite:///file.db, a path, or postgresql://"),
+        ("sqlite://orders.db", "three slashes"),
+        ("sqlite:///no/such/folder/orders.db", "There is no file"),
+        ("postgresql://perdure:secret@127.0.0.1:1/orders", "cannot be reached: .*does it run"),
+        ("postgresql://perdure:secret@no-such-host.invalid/orders", "cannot be reached: .*host and port"),
+        ("postgresql://perdure:secret@127.0.0.1:port/orders", "write postgresql://user:password@host:port/database"),
+    ],
+)
+async def test_what_is_no_database_is_said_clearly(db: str, message: str) -> None:
+    with pytest.raises(ToolError, match=message) as refused:
+        await status(db)
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_missing_folder_is_said_clearly() -> None:
+    with pytest.raises(ToolError, match="There is no folder for the file"):
+        await migrate("no/such/folder/orders.db")
+
+
+async def test_a_missing_database_is_said_clearly(databases: Databases) -> None:
+    url = urlsplit(databases.url)._replace(path="/not_there").geturl()
+    with pytest.raises(ToolError, match=r'"not_there" does not exist: make the database \(createdb\)'):
+        await status(url)
+
+
+async def test_a_missing_right_is_said_clearly(databases: Databases) -> None:
+    """By the role that may connect and nothing more."""
+    url = await databases.create_empty()
+    role = f"guest_{os.getpid()}"
+    await databases.execute(f"CREATE ROLE {role} LOGIN")
+    parts = urlsplit(url)
+    guest = parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}").geturl()
+    try:
+        await change(url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        with pytest.raises(ToolError, match="The role lacks a right: permission denied for schema public"):
+            await migrate(guest)
+        await migrate(url)
+        with pytest.raises(ToolError, match="The role lacks a right: permission denied for table meta"):
+            await status(guest)
+    finally:
+        await databases.drop(url)
+        await databases.execute(f"DROP ROLE {role}")
