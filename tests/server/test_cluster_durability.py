@@ -22,6 +22,7 @@ from perdure.server.app import running
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
 from perdure.server.settings import ClusterSettings, EngineSettings, ServerSettings
+from tests.postgres_server import Databases
 from tests.server.client import Client, client_of
 from tests.server.engine.node import schedule_activity
 from tests.server.store.postgres.proxy import Cut, Proxy
@@ -147,6 +148,30 @@ async def test_a_start_passed_on_whose_commit_was_not_answered_happens_once(clus
     assert await cluster.other.client.count() == 1
 
 
+# --- a database that was restored to an older state -----------------------------------------------------------------
+
+
+async def test_nodes_go_on_from_what_a_restored_database_holds(
+    cluster: Cluster, databases: Databases, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = await cluster.workflow_of(cluster.proxied, "kept")
+    gone = await cluster.workflow_of(cluster.proxied, "gone")
+    run_id = await cluster.other.client.start(kept)
+    await cluster.shell.close()
+    async with _everybody_locked_out(databases, postgres_url) as name:
+        await databases.execute(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
+    lost_run_id = await cluster.other.client.start_until_answered(gone)
+    await cluster.proxied.client.signal_until_answered(kept, "lost")
+    async with _everybody_locked_out(databases, postgres_url) as name:
+        await databases.execute(f"DROP DATABASE {name}")
+        await databases.execute(f"ALTER DATABASE {name}_backup RENAME TO {name}")
+    await cluster.other.client.signal_until_answered(kept, "next")
+    assert await cluster.proxied.client.signals(kept) == ["next"]
+    assert await cluster.proxied.client.start_until_answered(kept) == run_id
+    assert await cluster.other.client.start_until_answered(gone) != lost_run_id
+    assert "lost acknowledged work" in caplog.text
+
+
 # --- a takeover while a poll is in flight ---------------------------------------------------------------------------
 
 
@@ -219,6 +244,16 @@ async def test_who_waits_for_a_result_is_told_though_the_shard_has_moved(cluster
         for name in names:
             await third.client.terminate(name)
         assert await asyncio.wait_for(asyncio.gather(*waits), 10) == [TERMINATED] * len(names)
+
+
+@asynccontextmanager
+async def _everybody_locked_out(databases: Databases, url: str) -> AsyncIterator[str]:
+    """Give the name of a database that nobody is connected to for as long as the block lasts."""
+    name = url.rpartition("/")[2]
+    await databases.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    await databases.execute(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'")
+    yield name
+    await databases.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 async def _schedule_an_activity(cluster: Cluster, name: str) -> None:

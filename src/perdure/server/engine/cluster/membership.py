@@ -104,6 +104,8 @@ class Membership:
         self._ownership = ownership
         self._host = host
         self._settings = settings
+        self._own_sessions: set[str] = set()
+        """All of this process: a database that was restored may show an earlier one."""
         self._view = ClusterView(-1, [], [])
         self._giving: set[int] = set()
         """Shards that this node has stopped serving and is about to move."""
@@ -133,6 +135,7 @@ class Membership:
     async def join(self) -> Claim:
         """Become a member, in the place of any process that had this name; serving begins with `start`."""
         self.session = self._clock.new_nonce()
+        self._own_sessions.add(self.session)
         sent_at = self._clock.uptime()
         claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
         self._lease.renewed(sent_at)
@@ -244,7 +247,7 @@ class Membership:
         self._serve_nothing()
         self._host.replaced()
         for member in (await self._store.read_view()).members:
-            if member.node == self.node and member.session != self.session and member.is_alive:
+            if member.node == self.node and member.session not in self._own_sessions and member.is_alive:
                 _logger.critical("another process uses the address %s: give each node one of its own", self.node)
                 self._host.give_up()
                 return
@@ -259,6 +262,8 @@ class Membership:
         self._ownership.cease(served)
         self._giving.clear()
         self._store.limit_to(frozenset())
+        self._ownership.doubt()
+        self._view = self._view._replace(version=-1)
 
     # --- the view -----------------------------------------------------------------------------------------------------
 
@@ -273,6 +278,10 @@ class Membership:
                     return
 
     def _take(self, view: ClusterView, asked_at: float) -> None:
+        if view.version < self._view.version:
+            _logger.critical("the database shows an older state than before, as if it was restored: all is read anew")
+            self.replaced()
+            return
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         self._view = view
         self._look_at = asked_at + self._seconds_to_next_end(view)
