@@ -138,7 +138,7 @@ def test_beside_a_running_server(kind: str, request: pytest.FixtureRequest, tmp_
     with serving(["server", "--port", "0", "--db", db], tmp_path) as server:
         status = perdure("status", "--db", db)
         assert status.exit_code == 0
-        assert re.search(r"^used by +(.* is in use by process \d+ on|session )", status.output, re.MULTILINE)
+        assert re.search(r"^used by +(.* is in use by process \d+ on|node )", status.output, re.MULTILINE)
         assert perdure("migrate", "--db", db).exit_code == 0
         assert perdure("check", "--db", db).exit_code == 0
         copied = perdure("copy", "--from", db, "--to", str(tmp_path / "copy.db"))
