@@ -178,6 +178,8 @@ class Committer:
 
     def resume(self, claim: Claim) -> None:
         """Write again, after this node was replaced, as the holder of a new claim."""
+        if claim.batch < self._number:
+            _tell_of_lost_work(self._number, claim)
         self._number = claim.batch
         self._refusal = None
 
@@ -259,12 +261,7 @@ class Committer:
         claim = await self._resolve()
         self._number = claim.batch
         if claim.batch < number - 1:
-            _logger.critical(
-                "the database has lost acknowledged work: batch %d was durable, it now ends at %d; "
-                "check its storage and its synchronous settings",
-                number - 1,
-                claim.batch,
-            )
+            _tell_of_lost_work(number - 1, claim)
             raise AcknowledgedWorkLost(f"batch {number - 1} was durable, the database now ends at {claim.batch}")
         return claim.batch == number
 
@@ -347,6 +344,15 @@ class Committer:
             _end_movers(batch, reason)
         if isinstance(error, Fenced):
             self._outcomes.fenced()
+
+
+def _tell_of_lost_work(durable: int, claim: Claim) -> None:
+    _logger.critical(
+        "the database has lost acknowledged work: batch %d was durable, it now ends at %d; "
+        "check its storage and its synchronous settings",
+        durable,
+        claim.batch,
+    )
 
 
 def _refusal_of(error: StoreError) -> ServerError:

@@ -104,6 +104,8 @@ class Membership:
         self._ownership = ownership
         self._host = host
         self._settings = settings
+        self._own_sessions: set[str] = set()
+        """All of this process: a database that was restored may show an earlier one."""
         self._view = ClusterView(-1, [], [])
         self._giving: set[int] = set()
         """Shards that this node has stopped serving and is about to move."""
@@ -113,12 +115,17 @@ class Membership:
         self._is_replaced = False
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def view(self) -> ClusterView:
         """What was read last."""
         return self._view
+
+    @property
+    def holds_its_lease(self) -> bool:
+        """Whether no other node can have taken what this one owns."""
+        return self._lease.is_valid()
 
     @property
     def is_leaving(self) -> bool:
@@ -128,6 +135,7 @@ class Membership:
     async def join(self) -> Claim:
         """Become a member, in the place of any process that had this name; serving begins with `start`."""
         self.session = self._clock.new_nonce()
+        self._own_sessions.add(self.session)
         sent_at = self._clock.uptime()
         claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
         self._lease.renewed(sent_at)
@@ -139,7 +147,8 @@ class Membership:
         """Serve what is this node's, and begin to live with the others."""
         await self.look()
         self._host.tell_of_change()
-        self._task = run_for_ever(self._live_for_ever(), "membership")
+        self._tasks.append(run_for_ever(self._renew_for_ever(), "renewal of the lease"))
+        self._tasks.append(run_for_ever(self._live_for_ever(), "membership"))
 
     async def leave(self) -> None:
         """Give all shards to the others, if there are any, and tell the database that this node has stopped."""
@@ -154,9 +163,9 @@ class Membership:
 
     async def stop(self) -> None:
         """End this node's membership, when nothing of it is in progress any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._is_replaced:
             return
         try:
@@ -175,27 +184,50 @@ class Membership:
         self._lease.lose()
         self._wake.set()
 
+    # --- the lease ----------------------------------------------------------------------------------------------------
+
+    async def _renew_for_ever(self) -> None:
+        """Prolong the lease, whatever else takes long: giving shards away waits for a batch, taking them for a lock."""
+        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
+        while True:
+            await asyncio.sleep(interval)
+            if self._is_replaced:
+                continue
+            session = self.session
+            try:
+                await self._renew(session)
+            except Fenced as error:
+                if session == self.session:
+                    _logger.error("this node was declared dead: %s", error)
+                    self.replaced()
+            except StoreError as error:
+                _logger.warning("the lease cannot be renewed, trying again: %s", error)
+
+    async def _renew(self, session: str) -> None:
+        sent_at = self._clock.uptime()
+        version = await self._store.renew(self._settings.lease_seconds)
+        if self._is_replaced or session != self.session:
+            # By now it is known better.
+            return
+        self._lease.renewed(sent_at)
+        if version != self._view.version:
+            self.look_soon()
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     async def _live_for_ever(self) -> None:
-        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
-        renew_at = self._clock.uptime() + interval
         while True:
-            await self._sleep_until(min(renew_at, self._look_at))
+            await self._sleep_until(self._look_at)
             try:
                 if self._is_replaced:
                     await self._join_anew()
-                    continue
-                if self._clock.uptime() >= renew_at:
-                    renew_at = self._clock.uptime() + interval
-                    await self._renew()
-                if self._clock.uptime() >= self._look_at:
+                elif self._clock.uptime() >= self._look_at:
                     await self.look()
             except Fenced as error:
                 _logger.error("this node was declared dead: %s", error)
                 self.replaced()
             except StoreError as error:
-                _logger.warning("the cluster's state cannot be read or renewed, trying again: %s", error)
+                _logger.warning("the cluster's state cannot be read or changed, trying again: %s", error)
                 self._look_at = self._clock.uptime() + _RETRY_SECONDS
 
     async def _sleep_until(self, when: float) -> None:
@@ -211,18 +243,11 @@ class Membership:
             pass
         self._wake.clear()
 
-    async def _renew(self) -> None:
-        sent_at = self._clock.uptime()
-        version = await self._store.renew(self._settings.lease_seconds)
-        self._lease.renewed(sent_at)
-        if version != self._view.version:
-            self._look_at = 0.0
-
     async def _join_anew(self) -> None:
         self._serve_nothing()
         self._host.replaced()
         for member in (await self._store.read_view()).members:
-            if member.node == self.node and member.session != self.session and member.is_alive:
+            if member.node == self.node and member.session not in self._own_sessions and member.is_alive:
                 _logger.critical("another process uses the address %s: give each node one of its own", self.node)
                 self._host.give_up()
                 return
@@ -237,6 +262,8 @@ class Membership:
         self._ownership.cease(served)
         self._giving.clear()
         self._store.limit_to(frozenset())
+        self._ownership.doubt()
+        self._view = self._view._replace(version=-1)
 
     # --- the view -----------------------------------------------------------------------------------------------------
 
@@ -251,6 +278,10 @@ class Membership:
                     return
 
     def _take(self, view: ClusterView, asked_at: float) -> None:
+        if view.version < self._view.version:
+            _logger.critical("the database shows an older state than before, as if it was restored: all is read anew")
+            self.replaced()
+            return
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         self._view = view
         self._look_at = asked_at + self._seconds_to_next_end(view)
