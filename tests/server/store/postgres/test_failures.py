@@ -198,6 +198,16 @@ async def test_a_read_only_database_is_away_for_now(store: PostgresStore, shell:
     await writer.commit(_write())
 
 
+async def test_a_session_that_began_read_only_is_given_up(store: PostgresStore, shell: Shell) -> None:
+    await store.join("a:1", "a", "1.0", 60)
+    await _make_read_only(shell, is_read_only=True)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            await store.renew(60)
+    await _make_read_only(shell, is_read_only=False, ends_sessions=False)
+    await store.renew(60)
+
+
 async def test_of_several_servers_the_one_that_answers_is_used(postgres_url: str) -> None:
     parts = urlsplit(postgres_url)
     user, separator, address = parts.netloc.rpartition("@")
@@ -318,9 +328,10 @@ def _fail(code: str, condition: str) -> str:
     return f"IF {condition} THEN RAISE EXCEPTION 'a fault' USING ERRCODE = '{code}'; END IF;"
 
 
-async def _make_read_only(shell: Shell, *, is_read_only: bool) -> None:
+async def _make_read_only(shell: Shell, *, is_read_only: bool, ends_sessions: bool = True) -> None:
     database = await shell.fetchval("SELECT current_database()")
     value = "on" if is_read_only else "off"
     await shell.execute("SET default_transaction_read_only = off")
     await shell.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = {value}")
-    await end_other_sessions(shell)
+    if ends_sessions:
+        await end_other_sessions(shell)

@@ -361,7 +361,8 @@ class Membership:
 
     def _wished_moves(self, view: ClusterView) -> list[ShardMove]:
         nodes = [member.node for member in view.members if member.is_alive and not member.is_leaving]
-        if not nodes:
+        if not nodes or (self.node not in nodes and not self._is_leaving):
+            # After the database was away, the node that renews first is no better a place than this one.
             return []
         wishes = wished_owners(tuple(sorted(nodes)))
         return [

@@ -23,6 +23,9 @@ _REFUSED = ("21", "22", "23", "54")
 _TO_BE_RETRIED = frozenset({"40001", "40P01"})
 """A serialisation failure and a deadlock: the database gave the transaction up for another one's sake."""
 
+_READ_ONLY = "25006"
+"""A session may have been made so when it began, and stays so when its database takes writes again."""
+
 
 def map_error(error: Exception) -> StoreError:
     """Return the store's own error for one of `FAILURES`."""
@@ -56,4 +59,6 @@ def leaves_connection_usable(error: BaseException) -> bool:
     The driver may go on holding a connection of which the database took leave while nothing was asked, and then refuses
     every question.
     """
-    return isinstance(error, asyncpg.PostgresError) and not is_lost_connection(error)
+    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == _READ_ONLY:
+        return False
+    return not is_lost_connection(error)
