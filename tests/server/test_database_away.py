@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
+from temporalio.api.workflowservice.v1 import GetClusterInfoRequest, GetClusterInfoResponse
 
 from perdure.server.app import running
 from perdure.server.settings import ServerSettings
@@ -84,3 +85,9 @@ async def test_a_start_whose_commit_was_not_answered_happens_once(postgres_url: 
         run_id = await client.start_until_answered("order")
         assert await client.start("order") == run_id
         assert await client.count() == 1
+
+
+async def test_a_server_says_what_it_stores_on(postgres_url: str) -> None:
+    async with _server_on(postgres_url) as client:
+        told = await client.call(GetClusterInfoRequest(), GetClusterInfoResponse)
+    assert (told.persistence_store, told.visibility_store) == ("postgresql", "postgresql")

@@ -32,7 +32,7 @@ from perdure.server.handlers.registry import methods
 from perdure.server.handlers.server import Server
 from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
-from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
+from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path, store_name
 from perdure.server.store.interface import ClusterStore, StoreError
 from perdure.server.store.sqlite import FileLock, SqliteStore
 
@@ -80,7 +80,13 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         clock = SystemClock()
         cluster = _make_cluster(settings, store, clock, port)
         engine = Engine(store, clock, settings.engine, cluster)
-        server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
+        server = Server(
+            engine,
+            engine.namespaces,
+            await store.cluster_id(),
+            store_name(settings.db),
+            limits=settings.engine.limits,
+        )
         dispatcher = Dispatcher(server, methods(), None if cluster is None else cluster.forwarding)
         if cluster is not None:
             cluster.services.offer(RPC, dispatcher.serve_forwarded)

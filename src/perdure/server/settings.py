@@ -34,6 +34,7 @@ __all__ = [
     "search_attribute_type",
     "shown_db",
     "sqlite_path",
+    "store_name",
 ]
 
 SEARCH_ATTRIBUTE_TYPES: Mapping[str, int] = MappingProxyType(
@@ -144,6 +145,14 @@ def shown_db(db: str) -> str:
     parts = urlsplit(db)
     user, separator, address = parts.netloc.rpartition("@")
     return f"{parts.scheme}://{user.partition(':')[0]}{separator}{address}{parts.path}"
+
+
+def store_name(db: str) -> str:
+    """Return which kind of database a setting names, in one word."""
+    if not is_postgres(db):
+        return "sqlite"
+    scheme = urlsplit(db).scheme
+    return "postgresql" if scheme == "postgres" else scheme
 
 
 def sqlite_path(db: str) -> str | None:

@@ -21,10 +21,13 @@ from perdure.server.store.views import views
 from tests.server.store import rows
 from tests.server.store.writing import Writer
 
-MANUAL = Path(__file__).parents[3] / "docs" / "sql.md"
-EXAMPLES: list[tuple[str, str]] = re.findall(
-    r"^```(sql|sqlite|postgresql)\n(.*?)^```", MANUAL.read_text(), re.DOTALL | re.MULTILINE
-)
+DOCS = Path(__file__).parents[3] / "docs"
+MANUAL = DOCS / "sql.md"
+EXAMPLES: list[tuple[str, str]] = [
+    example
+    for page in (MANUAL, DOCS / "operations.md")
+    for example in re.findall(r"^```(sql|sqlite|postgresql)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+]
 """For which database (`sql`: for all), and the query."""
 
 _AT = "2023-11-14T22:13:20.000Z"
@@ -130,7 +133,7 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def shell(database: str) -> AsyncIterator[Shell]:
-    """Orders in every state of waiting, and nodes in every state of being there."""
+    """Orders in every state of waiting, a namespace that is being deleted, and nodes in every state of being there."""
     opened = _postgres(database) if "://" in database else _sqlite(Path(database) / "perdure.db")
     async with opened as (store, shell):
         await _fill(store)
@@ -140,6 +143,7 @@ async def shell(database: str) -> AsyncIterator[Shell]:
 
 async def _fill(store: Store) -> None:
     await store.save_namespace(rows.namespace("default"))
+    await store.save_namespace(rows.namespace("orders-deleted-1a2b", "going"))
     writer = await Writer.claim(store)
     order = rows.write(
         "order-17",
@@ -184,8 +188,12 @@ async def _fill(store: Store) -> None:
         ],
     )
     closed = rows.run("order-1", "run-1", status=rows.FAILED, closed_at=rows.START + rows.SECOND)
+    going = rows.run("old", "run-0", namespace_id="going", status=rows.COMPLETED, closed_at=rows.START)
     await writer.commit(
-        order, rows.write("order-1", closed), rows.write("order-2", rows.run("order-2", "run-2", task_state="none"))
+        order,
+        rows.write("order-1", closed),
+        rows.write("order-2", rows.run("order-2", "run-2", task_state="none")),
+        rows.write("old", going, namespace_id="going"),
     )
 
 
