@@ -7,7 +7,9 @@ messages. Offers and alarms of lost shards may stay: whoever follows one finds t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from typing import Final
 
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
@@ -23,7 +25,11 @@ from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.query_board import QueryBoard
 from perdure.server.engine.retention import Retention
 from perdure.server.engine.waiters import Waiters
-from perdure.server.store.interface import Claim, ShardMove
+from perdure.server.store.interface import Claim, ShardMove, StoreError
+
+_logger = logging.getLogger(__name__)
+_READS_OF_NAMESPACES: Final = 10
+_RETRY_SECONDS: Final = 1.0
 
 
 class Tenure:
@@ -92,7 +98,17 @@ class Tenure:
 
     def linked(self) -> None:
         """Read the namespaces anew: a change may not have been heard."""
-        self._background.start(self._namespaces.read_again(), "reading of namespaces")
+        self._background.start(self._read_namespaces(), "reading of namespaces")
+
+    async def _read_namespaces(self) -> None:
+        """Read them, in more than one try: but where the store stays away, this node is replaced, and begins anew."""
+        for _ in range(_READS_OF_NAMESPACES):
+            try:
+                await self._namespaces.read_again()
+                return
+            except StoreError as error:
+                _logger.warning("the namespaces cannot be read anew yet: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _held(self, shards: frozenset[int]) -> list[WorkflowKey]:
         keys = self._cache.keys()
