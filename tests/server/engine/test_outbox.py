@@ -57,7 +57,7 @@ class Post:
         self.under_way = 0
         self.most_under_way = 0
         settings = EngineSettings(outbox_messages=room, messages_at_once=at_once)
-        deliveries = Deliveries(self.table, self._submit, Background(), None)
+        deliveries = Deliveries(self.table, self._submit, Background(), SoleOwner(), None)
         self.outbox = Outbox(self.table, settings, self._submit, deliveries.deliver, SoleOwner())
 
     async def _submit(self, key: WorkflowKey, given: Input) -> object:
