@@ -75,6 +75,7 @@ class Tenure:
     def released(self, shards: frozenset[int]) -> None:
         """Forget what is held of shards that are another node's from now on."""
         self._outbox.release(shards)
+        self._alarms.release(shards)
         self._forget(self._held(shards))
 
     async def give_away(self, moves: Sequence[ShardMove]) -> None:
