@@ -9,7 +9,7 @@ import pytest
 from perdure.server.core.errors import Unavailable
 from perdure.server.engine.cluster.errors import AddressInUse
 from tests.server.engine.cluster.nodes import LEASE_SECONDS, ClusterNode, town
-from tests.server.engine.node import started
+from tests.server.engine.node import NAMESPACE_ID, QUEUE, started
 from tests.virtual_time import elapsed, in_virtual_time
 
 
@@ -49,23 +49,39 @@ async def test_what_was_collected_under_an_old_claim_is_not_written_under_a_new_
     """A node that was replaced joins anew; what it collected before is of workflows that others own now."""
     async with town("a", "b") as nodes:
         a, b = nodes.nodes.values()
-        one, other = (nodes.here(a, f"run{number}.") for number in range(2))
-        for name in (one, other):
+        written, collected = (nodes.here(a, f"run{number}.") for number in range(2))
+        for name in (written, collected):
             await a.start_workflow(name)
-        a.faults.before_commit.shut()
-        signals = [await started(a.signal(name)) for name in (one, other)]
+        a.faults.after_commit.shut()
+        signals = [await started(a.signal(name)) for name in (written, collected)]
         a.store.is_silent = True
         await asyncio.sleep(2 * LEASE_SECONDS)
+        assert b.shards == 1024
         a.store.is_silent = False
         await asyncio.sleep(1)
-        a.faults.before_commit.open()
-        for ended in await asyncio.gather(*signals, return_exceptions=True):
-            assert isinstance(ended, Unavailable)
+        a.faults.after_commit.open()
+        await signals[0]
+        with pytest.raises(Unavailable):
+            await signals[1]
         await nodes.settle()
-        for name in (one, other):
-            assert "workflow_execution_signaled" not in await b.history(name)
-        await a.signal(one)
-        assert "workflow_execution_signaled" in await b.history(one)
+        assert "workflow_execution_signaled" in await b.history(written)
+        assert "workflow_execution_signaled" not in await b.history(collected)
+        await a.signal(collected)
+        assert "workflow_execution_signaled" in await b.history(collected)
+        assert len(a.cluster.membership._sessions) == 2, "it was replaced once"
+
+
+@in_virtual_time
+async def test_a_node_that_has_given_shards_away_sees_nothing_of_them_in_the_indexes() -> None:
+    async with town("a") as nodes:
+        a = nodes.nodes["a"]
+        theirs, own = nodes.wished_for("b", "a"), nodes.wished_for("a", "b")
+        for name in (theirs, own):
+            await a.start_workflow(name)
+        await nodes.add("b")
+        await nodes.settle()
+        ready = await a.store.ready_workflow_tasks(NAMESPACE_ID, QUEUE, 10)
+        assert [task.workflow_id for task in ready] == [own]
 
 
 @in_virtual_time
