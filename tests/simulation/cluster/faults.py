@@ -50,7 +50,7 @@ class ClusterFault(Enum):
 class ClusterRates(msgspec.Struct, frozen=True):
     """How often these happen."""
 
-    mean_pause_seconds: float = 2.0
+    mean_pause_seconds: float = 1.2
     skew_seconds: Sequence[float] = (0.0, 0.0, 2.0, 2.0, 20.0)
     """By how much clocks are off at most, for a seed to choose."""
 

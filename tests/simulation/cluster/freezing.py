@@ -40,7 +40,7 @@ class FreezingLoop(VirtualTimeLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        process = process_of(context)
+        process = process_of(context) if self._kept else None
         if process is None or not process.is_frozen:
             return super().call_soon(callback, *args, context=context)
         handle = asyncio.Handle(callback, args, self, context)

@@ -7,7 +7,6 @@ middle of a commit learns of it later or never. Each request speaks with the cla
 from __future__ import annotations
 
 import asyncio
-import copy
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Final, TypeVar, cast
@@ -138,6 +137,13 @@ class Road:
         return True
 
 
+class _Session(MemoryStore):
+    """What a request carries of its node: the claim and the shards that the node held when it was sent."""
+
+    def __init__(self, node: MemoryStore) -> None:
+        self.__dict__.update(node.__dict__)
+
+
 class _Watch:
     """Stands around a commit: lets faults happen, and looks whether the node owns what it writes."""
 
@@ -179,7 +185,7 @@ class NodeStore:
         lost: type[StoreError] = StoreUnavailable,
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> T:
-        session = copy.copy(self._session)
+        session = _Session(self._session)
         return await self._road.ask(self._process, lambda: act(session), lost, patience_seconds)
 
     async def _read(self, act: Callable[[MemoryStore], Awaitable[T]]) -> T:
@@ -223,7 +229,7 @@ class NodeStore:
         return await self._ask(resolve, CommitUnknown)
 
     async def join(self, node: str, session: str, release: str, lease_seconds: float) -> Claim:
-        joined = copy.copy(self._session)
+        joined = _Session(self._session)
         claim = await self._ask(lambda _: joined.join(node, session, release, lease_seconds))
         self._session = joined
         return claim

@@ -57,7 +57,7 @@ def test_the_same_seed_is_the_same_life() -> None:
 def test_every_fault_happens() -> None:
     seen: Counter[str] = Counter()
     for workload in (activities_and_timers, families, fan_out):
-        for seed in range(12):
+        for seed in range(16):
             seen.update(simulate(workload, seed, stage=CLUSTER).faults)
     expected = {fault.name for fault in ClusterFault} | {fault.name for fault in Fault if fault not in OF_A_LONE_SERVER}
     assert expected - set(seen) == set()

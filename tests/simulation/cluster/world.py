@@ -27,7 +27,7 @@ from tests.virtual_time import VirtualClock
 T = TypeVar("T")
 
 NODES_MAX: Final = 4
-_SETTLING_SECONDS: Final = 12.0
+_SETTLING_SECONDS: Final = 10.0
 """After so long without callers and faults nothing may be left in memory."""
 
 
@@ -52,13 +52,13 @@ class ClusterWorld(World):
         self._settings: EngineSettings = msgspec.structs.replace(
             small_settings(rng), cluster=cluster, alarm_horizon_seconds=rng.choice((5.0, 60.0))
         )
-        self._rates = rates or FaultRates(per_commit=0.03)
+        self._rates = rates or FaultRates()
         self.lease_seconds = cluster.lease_seconds
         self.network = Network(self.rng("network"), rng.choice((0.0, 0.002, 0.2)))
         self._nodes: list[ClusterNode] = []
         self._names = 0
         self._acts: dict[asyncio.Task[None], None] = {}
-        self._count = rng.randint(2, NODES_MAX)
+        self._count = rng.randint(2, 3)
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 

@@ -287,10 +287,11 @@ class Membership:
 
     def _take(self, view: ClusterView, asked_at: float) -> None:
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
+        if view.version != self._view.version:
+            self._ownership.learn(view.shards)
         self._view = view
         self._look_at = asked_at + self._seconds_to_next_end(view)
         self._host.members_changed(view.members)
-        self._ownership.learn(view.shards)
         if not self._is_member:
             return
         served = self._ownership.served
