@@ -82,8 +82,9 @@ class Tenure:
         """Write the moves behind all that is collected for their shards."""
         await self._committer.give_away(moves)
 
-    def replaced(self) -> None:
-        """Forget everything."""
+    async def replaced(self) -> None:
+        """Write nothing more, and forget everything."""
+        await self._committer.replaced()
         self._outbox.forget_everything()
         self._alarms.forget_everything()
         self._forget(self._cache.keys())
@@ -92,6 +93,7 @@ class Tenure:
     def resume(self, claim: Claim) -> None:
         """Begin to write again, as the holder of a new claim."""
         self._committer.resume(claim)
+        self.linked()
 
     def give_up(self) -> None:
         """Stop serving: another process uses this node's name."""
