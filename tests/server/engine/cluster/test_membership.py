@@ -9,7 +9,7 @@ import pytest
 from perdure.server.core.errors import Unavailable
 from perdure.server.engine.cluster.errors import AddressInUse
 from tests.server.engine.cluster.nodes import LEASE_SECONDS, ClusterNode, town
-from tests.server.engine.node import started
+from tests.server.engine.node import NAMESPACE_ID, QUEUE, started
 from tests.virtual_time import elapsed, in_virtual_time
 
 
@@ -66,6 +66,19 @@ async def test_what_was_collected_under_an_old_claim_is_not_written_under_a_new_
             assert "workflow_execution_signaled" not in await b.history(name)
         await a.signal(one)
         assert "workflow_execution_signaled" in await b.history(one)
+
+
+@in_virtual_time
+async def test_a_node_that_has_given_shards_away_sees_nothing_of_them_in_the_indexes() -> None:
+    async with town("a") as nodes:
+        a = nodes.nodes["a"]
+        theirs, own = nodes.wished_for("b", "a"), nodes.wished_for("a", "b")
+        for name in (theirs, own):
+            await a.start_workflow(name)
+        await nodes.add("b")
+        await nodes.settle()
+        ready = await a.store.ready_workflow_tasks(NAMESPACE_ID, QUEUE, 10)
+        assert [task.workflow_id for task in ready] == [own]
 
 
 @in_virtual_time

@@ -350,6 +350,7 @@ class Membership:
             return False
         shards = {move.shard for move in moves}
         self._ownership.cease(shards)
+        self._store.limit_to(self._ownership.served)
         self._giving |= shards
         try:
             await self._host.give_away(moves)
