@@ -105,7 +105,7 @@ class Engine:
         self._queries = QueryBoard(self.matcher, settings.pending_queries)
         self._alarms = Alarms(store, clock, settings, self._ring)
         self._deliveries = Deliveries(
-            store, self._carry, self.background, None if cluster is None else cluster.forwarding
+            store, self._carry, self.background, ownership, None if cluster is None else cluster.forwarding
         )
         self._outbox = Outbox(store, settings, self._carry, self._deliveries.deliver, ownership)
         self._publisher = Publisher(
