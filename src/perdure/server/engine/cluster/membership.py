@@ -114,6 +114,7 @@ class Membership:
         """Shards that this node has stopped serving and is about to move."""
         self._look_at = 0.0
         """When to read the view at the latest, on the uptime clock: the lease of another may end then."""
+        self._is_told_to_look = False
         self._is_leaving = False
         self._is_replaced = False
         self._is_member = False
@@ -207,6 +208,7 @@ class Membership:
 
     def look_soon(self) -> None:
         """Read the view at once: something in it has changed."""
+        self._is_told_to_look = True
         self._look_at = 0.0
         self._wake.set()
 
@@ -304,6 +306,7 @@ class Membership:
         async with self._looking:
             while True:
                 asked_at = self._clock.uptime()
+                self._is_told_to_look = False
                 view = await self._store.read_view()
                 self._take(view, asked_at)
                 if not self._is_member or not await self._act(view):
@@ -316,7 +319,8 @@ class Membership:
             return
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         self._view = view
-        self._look_at = asked_at + self._seconds_to_next_end(view)
+        # Who has told of a change during the read may not see it in what was read.
+        self._look_at = 0.0 if self._is_told_to_look else asked_at + self._seconds_to_next_end(view)
         self._host.members_changed(view.members)
         self._ownership.learn(view.shards)
         if not self._is_member:
