@@ -25,7 +25,7 @@ from perdure.server.engine.cluster.services import RPC
 from perdure.server.engine.engine import Engine
 from perdure.server.engine.namespaces import DEFAULT_NAMESPACE
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
-from perdure.server.frontends.grpc.streams import LINK_PATH, GrpcDialer, StreamHandler
+from perdure.server.frontends.links import TcpDialer
 from perdure.server.handlers.call import DirectCall
 from perdure.server.handlers.dispatch import Dispatcher
 from perdure.server.handlers.registry import methods
@@ -82,16 +82,14 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         engine = Engine(store, clock, settings.engine, cluster)
         server = Server(engine, engine.namespaces, await store.cluster_id(), limits=settings.engine.limits)
         dispatcher = Dispatcher(server, methods(), None if cluster is None else cluster.forwarding)
-        streams: dict[str, StreamHandler] = {}
         if cluster is not None:
             cluster.services.offer(RPC, dispatcher.serve_forwarded)
-            streams[LINK_PATH] = cluster.accept
         try:
             await engine.start(settings.namespaces, retention_seconds=settings.namespace_retention_seconds)
         except StoreError as error:
             raise CannotServe(f"cannot take over the store {shown_db(settings.db)}: {error}") from error
         parts.push_async_callback(engine.stop)
-        await frontend.start(dispatcher, streams)
+        await frontend.start(dispatcher, None if cluster is None else cluster.accept)
         await _register_search_attributes(dispatcher, settings)
         readiness = Readiness(store, frontend, settings.store_check_seconds)
         readiness.start()
@@ -222,7 +220,7 @@ def _make_cluster(
     from perdure.server.address import node_address
     from perdure.server.engine.cluster.cluster import Cluster
 
-    return Cluster(store, clock, node_address(settings, port), __version__, GrpcDialer(), settings.engine.cluster)
+    return Cluster(store, clock, node_address(settings, port), __version__, TcpDialer(), settings.engine.cluster)
 
 
 def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:

@@ -66,7 +66,13 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import EntityWrite, NamespaceRecord, WorkflowKey
-from perdure.server.core.replies import HeartbeatReply, StartReply, WorkflowTaskCompleted, WorkflowTaskStarted
+from perdure.server.core.replies import (
+    ActivityTaskStarted,
+    HeartbeatReply,
+    StartReply,
+    WorkflowTaskCompleted,
+    WorkflowTaskStarted,
+)
 from perdure.server.core.run import Run
 from perdure.server.core.stored import restore
 from perdure.server.core.tokens import ActivityToken, WorkflowTaskToken, decode_activity, decode_workflow_task
@@ -266,7 +272,7 @@ class Story:
 
     def poll_activity(self, activity_id: str = "a") -> PollActivityTaskQueueResponse:
         given = StartActivity(self.run.run_id, self.run.activity_ids[activity_id], "worker", "poll-request")
-        return _as(PollActivityTaskQueueResponse, self.do(given))
+        return _as(ActivityTaskStarted, self.do(given)).response
 
     def complete_activity(self, task: PollActivityTaskQueueResponse | str, result: str = "paid") -> None:
         token = self._activity_token(task)

@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
         if isinstance(reply, WorkflowTaskCompleted):
             if reply.next_task is not None:
                 self.tasks.append(reply.next_task)
-            self.activity_tasks += reply.activities
+            self.activity_tasks += [started.response for started in reply.activities]
 
     @precondition(is_open)
     @rule(seed=SEEDS)

@@ -328,7 +328,7 @@ class Node:
             request.sticky_attributes.worker_task_queue.name = sticky
             request.sticky_attributes.schedule_to_start_timeout.CopyFrom(seconds(5))
         reply = await self.engine.complete_workflow_task(decode_workflow_task(task.task_token), request)
-        return RespondWorkflowTaskCompletedResponse.FromString(reply) if isinstance(reply, bytes) else reply
+        return RespondWorkflowTaskCompletedResponse.FromString(reply)
 
     async def complete_activity(self, task: PollActivityTaskQueueResponse) -> None:
         token = decode_activity(task.task_token)

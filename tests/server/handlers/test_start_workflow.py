@@ -265,7 +265,8 @@ async def test_the_reply_links_to_the_request_that_was_attached_to_an_open_run()
 
 async def test_an_eager_first_task_comes_with_its_history() -> None:
     served = await serve()
-    task = WorkflowTaskStarted(PollWorkflowTaskQueueResponse(attempt=1), HistorySlice("run", 1, 3, []))
+    data = PollWorkflowTaskQueueResponse(attempt=1).SerializeToString()
+    task = WorkflowTaskStarted(b"token", data, HistorySlice("run", 1, 3, []))
     served.engine.answer = lambda _: StartReply("run", True, 1, task)
     response = await start_workflow_execution(served.server, start_request(request_eager_execution=True), CALL)
     assert response.eager_workflow_task.attempt == 1

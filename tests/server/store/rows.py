@@ -160,6 +160,7 @@ def write_to_every_table(run_ids: list[str]) -> EntityWrite:
         run("w", "r0", stored_version=1),
         run("w", "r1", stored_version=1, is_current=False, status=COMPLETED),
     )
+    changed.runs_advanced = ["r0"]
     changed.events = [event(run_id, 1) for run_id in run_ids]
     changed.activities = [activity(run_id, 5) for run_id in run_ids]
     changed.activities_removed = [(run_id, 5) for run_id in run_ids]

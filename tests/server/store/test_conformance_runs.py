@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from perdure.server.core.records import EntityWrite, RequestRecord, StoredActivity
-from perdure.server.store.interface import BatchRejected, Store, StoredEvent
+from perdure.server.store.interface import BatchRejected, StaleVersion, Store, StoredEvent
 from tests.server.store import rows
 from tests.server.store.writing import Writer
 
@@ -114,6 +114,39 @@ async def test_an_update_replaces_the_row(store: Store) -> None:
     loaded = await store.load_run(rows.key("w"), "r")
     assert loaded is not None
     assert loaded.run == changed
+
+
+async def test_a_run_that_only_came_further_keeps_its_outline(store: Store) -> None:
+    writer = await Writer.claim(store)
+    first = rows.run("w", "r", status=rows.PAUSED, memo=b"m", search_attributes=b"s", alarm_at=5, task_ready_queue="q")
+    await writer.commit(rows.write("w", first), rows.write("v", rows.run("v", "q")))
+    advanced = rows.run(
+        "w",
+        "r",
+        stored_version=1,
+        status=rows.PAUSED,
+        memo=b"m",
+        search_attributes=b"s",
+        next_event_id=9,
+        history_size_bytes=900,
+        transition_count=4,
+        alarm_at=7,
+        task_state="started",
+        task_attempt=2,
+        task_scheduled_at=3,
+        task_started_at=4,
+        state=b"further",
+    )
+    write = rows.write("w", advanced)
+    write.runs_advanced = ["r"]
+    await writer.commit(write, rows.write("v", rows.run("v", "q", stored_version=1, status=rows.COMPLETED)))
+    loaded = await store.load_run(rows.key("w"), "r")
+    assert loaded is not None
+    advanced.stored_version = 2
+    assert loaded.run == advanced
+    write.runs = [rows.run("w", "r", stored_version=1, status=rows.PAUSED, memo=b"m", search_attributes=b"s")]
+    with pytest.raises(StaleVersion):
+        await writer.commit(write)
 
 
 @pytest.mark.parametrize("status", [rows.PAUSED, rows.COMPLETED])

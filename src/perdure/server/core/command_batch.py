@@ -11,6 +11,7 @@ from collections.abc import Container, Sequence
 import msgspec
 from temporalio.api.command.v1 import Command
 from temporalio.api.enums.v1 import CommandType, WorkflowTaskFailedCause
+from temporalio.api.sdk.v1 import UserMetadata
 
 from perdure.server.core.checks import BadCommand, RunFacts, check_attributes_set, check_command_sequence
 from perdure.server.core.limits import Limits
@@ -79,6 +80,11 @@ class CommandBatch(msgspec.Struct, gc=False):
                 self._outgoing.external_signals = len(mail.external_signals)
                 self._outgoing.external_cancels = len(mail.external_cancels)
         return self._outgoing
+
+
+def metadata_of(command: Command) -> UserMetadata | None:
+    """Return the summary and details that came with a command."""
+    return command.user_metadata if command.HasField("user_metadata") else None
 
 
 def check_commands(

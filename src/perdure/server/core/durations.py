@@ -24,7 +24,10 @@ def duration_of(nanoseconds: int) -> Duration:
 
 def set_duration(duration: Duration, nanoseconds: int) -> None:
     """Change a duration in place; one inside a message is then set there, also where it is zero."""
-    duration.seconds, duration.nanos = divmod(nanoseconds, _SECOND)
+    seconds, nanos = divmod(nanoseconds, _SECOND)
+    duration.seconds = seconds
+    if nanos or duration.nanos:
+        duration.nanos = nanos
 
 
 def time_of(timestamp: Timestamp) -> int:
@@ -45,11 +48,12 @@ def set_time(timestamp: Timestamp, nanoseconds: int) -> None:
 
 def duration_fault(duration: Duration) -> str | None:
     """Say what is wrong with a duration a caller sent, None if nothing is. An unset one is right, it is 0."""
-    if (duration.seconds > 0 and duration.nanos < 0) or (duration.seconds < 0 and duration.nanos > 0):
+    seconds, nanos = duration.seconds, duration.nanos
+    if seconds >= 0 and nanos >= 0:
+        return None
+    if seconds > 0 or nanos > 0:
         return "duration has seconds and nanos with different signs"
-    if duration.seconds < 0 or duration.nanos < 0:
-        return "negative duration"
-    return None
+    return "negative duration"
 
 
 def cap_duration(duration: Duration) -> None:

@@ -8,19 +8,17 @@ else about an event. This module knows the protocol's naming and nothing of the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final
 
 import msgspec
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.timestamp_pb2 import Timestamp
 from temporalio.api.common.v1 import Link
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import UserMetadata
 
-from perdure.server.core.wire import long_varint, message_tag, number_tag, varint
+from perdure.server.core.wire import message_tag, number_tag, time_field, varint
 
 NANOS_PER_SECOND = 1_000_000_000
 
@@ -46,8 +44,6 @@ _HEAD_OF_TYPE: Final = {
     for event_type, field in _FIELD_OF_TYPE.items()
 }
 """What stands between an event's time and the length of its attributes."""
-_SECONDS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["seconds"].number)
-_NANOS: Final = number_tag(Timestamp.DESCRIPTOR.fields_by_name["nanos"].number)
 
 
 class Event(msgspec.Struct, gc=False):
@@ -68,7 +64,13 @@ class Event(msgspec.Struct, gc=False):
         """Return the bytes of the `HistoryEvent`, exactly as its message would be serialised."""
         attributes = self.attributes.SerializeToString()
         head = _EVENT_ID + varint(self.event_id) if self.event_id else b""
-        parts = (head, _time_field(self.at), _HEAD_OF_TYPE[self.event_type], varint(len(attributes)), attributes)
+        parts = (
+            head,
+            time_field(_EVENT_TIME, self.at),
+            _HEAD_OF_TYPE[self.event_type],
+            varint(len(attributes)),
+            attributes,
+        )
         if self.user_metadata is None and not self.links:
             return b"".join(parts)
         return b"".join((*parts, HistoryEvent(user_metadata=self.user_metadata, links=self.links).SerializeToString()))
@@ -110,11 +112,3 @@ def event_at(message: HistoryEvent) -> int:
     """Return the time of an event from history, in nanoseconds since the epoch."""
     event_time = message.event_time
     return event_time.seconds * NANOS_PER_SECOND + event_time.nanos
-
-
-@lru_cache(maxsize=64)
-def _time_field(at: int) -> bytes:
-    """Return an event's time as it stands in its bytes; the events of one step share it."""
-    seconds, nanos = divmod(at, NANOS_PER_SECOND)
-    timestamp = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
-    return b"".join((_EVENT_TIME, varint(len(timestamp)), timestamp))

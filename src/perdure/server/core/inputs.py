@@ -169,7 +169,7 @@ class StickyWorkerGone(Input):
 
 
 class StartActivity(Input):
-    """A poller was matched with a ready activity. Reply: PollActivityTaskQueueResponse; refuses with `StaleTask`."""
+    """A poller was matched with a ready activity. Reply: ActivityTaskStarted; refuses with `StaleTask`."""
 
     scheduled_event_id: int
     identity: str

@@ -193,6 +193,8 @@ class EntityWrite(msgspec.Struct, gc=False):
 
     key: WorkflowKey
     runs: list[RunRecord] = []
+    runs_advanced: list[str] = []
+    """Run ids of `runs` that only came further: place, status, close, memo and search attributes are stored already."""
     events: list[EventRecord] = []
     activities: list[ActivityRecord] = []
     """Rows to insert or replace, by (run_id, scheduled_event_id)."""

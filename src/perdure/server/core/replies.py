@@ -26,12 +26,30 @@ class HistorySlice(msgspec.Struct, gc=False):
 
 
 class WorkflowTaskStarted(msgspec.Struct, gc=False):
-    """A started workflow task: the poll's reply without its history."""
+    """A started workflow task: the poll's reply without its history, serialised."""
 
-    response: PollWorkflowTaskQueueResponse
+    token: bytes
+    data: bytes
     history: HistorySlice
     is_repeated: bool = False
     """It went out with an earlier reply already, so a worker may have it: it is not taken back."""
+
+    @property
+    def response(self) -> PollWorkflowTaskQueueResponse:
+        """The reply as a message, for who wants to look into it."""
+        return PollWorkflowTaskQueueResponse.FromString(self.data)
+
+
+class ActivityTaskStarted(msgspec.Struct, gc=False):
+    """A started attempt of an activity: the poll's reply, serialised."""
+
+    token: bytes
+    data: bytes
+
+    @property
+    def response(self) -> PollActivityTaskQueueResponse:
+        """The reply as a message, for who wants to look into it."""
+        return PollActivityTaskQueueResponse.FromString(self.data)
 
 
 class QueryTask(msgspec.Struct, gc=False):
@@ -45,7 +63,7 @@ class WorkflowTaskCompleted(msgspec.Struct):
     """The answer to a completed workflow task: the inline next task and eagerly started activities, if any."""
 
     next_task: WorkflowTaskStarted | None
-    activities: list[PollActivityTaskQueueResponse]
+    activities: list[ActivityTaskStarted]
     refusal: Refusal | None = None
     """Set where the task was failed for a bad command: committed, and told to the worker afterwards."""
 

@@ -58,8 +58,15 @@ class Changes(msgspec.Struct, gc=False):
     buffered_cleared: bool = False
     requests: list[str] = []
     is_dirty: bool = False
+    outline: bool = False
+    """Whether more of the run's row changed than how far it has come; see `EntityWrite.runs_advanced`."""
     closed: bool = False
     deleted: bool = False
+
+
+NO_MEMO: Final = Memo()
+NO_SEARCH_ATTRIBUTES: Final = SearchAttributes()
+NO_METADATA: Final = UserMetadata()
 
 
 class Run(msgspec.Struct, gc=False):
@@ -84,9 +91,10 @@ class Run(msgspec.Struct, gc=False):
     closed_at: int | None = None
     next_event_id: int = 1
     history_size_bytes: int = 0
-    memo: Memo = msgspec.field(default_factory=Memo)
-    search_attributes: SearchAttributes = msgspec.field(default_factory=SearchAttributes)
-    user_metadata: UserMetadata = msgspec.field(default_factory=UserMetadata)
+    memo: Memo = NO_MEMO
+    """Like the two that follow shared by most runs, and so replaced, never changed in place."""
+    search_attributes: SearchAttributes = NO_SEARCH_ATTRIBUTES
+    user_metadata: UserMetadata = NO_METADATA
     """The summary and details of its first event."""
     links: tuple[Link, ...] = ()
     """Those of its first event; the run that follows carries them too."""

@@ -184,14 +184,15 @@ def _new_run(
         parent.adopt(attributes)
     if current is not None:
         _retire(current)
-    t = run_start.begin(key, run_id, attributes, world, user_metadata=given.user_metadata, links=given.links)
+    metadata = given.user_metadata if given.HasField("user_metadata") else None
+    t = run_start.begin(key, run_id, attributes, world, user_metadata=metadata, links=tuple(given.links))
     t.run.start_request_id = given.request_id
     return t
 
 
 def _retire(run: Run) -> None:
     run.is_current = False
-    run.changes.is_dirty = True
+    run.changes.is_dirty = run.changes.outline = True
 
 
 def _start_eagerly(t: Transition, request: StartWorkflowExecutionRequest) -> WorkflowTaskStarted:

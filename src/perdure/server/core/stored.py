@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+from temporalio.api.common.v1 import Memo, SearchAttributes
 from temporalio.api.failure.v1 import Failure
 from temporalio.api.history.v1 import HistoryEvent
 
@@ -35,7 +36,7 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.core.run import Changes, Run
+from perdure.server.core.run import NO_MEMO, NO_SEARCH_ATTRIBUTES, Changes, Run
 from perdure.server.core.stored_mail import restore_pending, store_pending
 
 
@@ -123,6 +124,8 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
             _take_deleted(write, run)
             continue
         write.runs.append(_run_record(run))
+        if run.stored_version and not (changes.outline or changes.closed or changes.deleted):
+            write.runs_advanced.append(run.run_id)
         run.stored_version += 1
         write.events.extend(changes.events)
         write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
@@ -347,8 +350,10 @@ def _restore_row(run: Run, record: RunRecord) -> None:
     run.is_current = record.is_current
     run.stored_version = record.version
     run.alarm_at = record.alarm_at
-    run.memo.ParseFromString(record.memo)
-    run.search_attributes.ParseFromString(record.search_attributes)
+    run.memo = Memo.FromString(record.memo) if record.memo else NO_MEMO
+    run.search_attributes = NO_SEARCH_ATTRIBUTES
+    if record.search_attributes:
+        run.search_attributes = SearchAttributes.FromString(record.search_attributes)
     for name in (
         "sticky_queue",
         "sticky_timeout",

@@ -6,9 +6,51 @@ Serialised messages can be joined: appending a field to the bytes of a message s
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 
 _VARINT = 0
 _LENGTH_DELIMITED = 2
+_NANOS_PER_SECOND: Final = 1_000_000_000
+
+
+def tags_of(message_class: type[Message]) -> dict[str, bytes]:
+    """Return what stands before each field of a message, by name; of fields that are not numbers before its length."""
+    return {
+        field.name: message_tag(field.number) if field.cpp_type in _WITH_LENGTH else number_tag(field.number)
+        for field in message_class.DESCRIPTOR.fields
+    }
+
+
+_WITH_LENGTH: Final = (FieldDescriptor.CPPTYPE_MESSAGE, FieldDescriptor.CPPTYPE_STRING)
+
+
+def number_field(tag: bytes, value: int) -> bytes:
+    """Return a field that holds a number; nothing where it is 0."""
+    return tag + varint(value) if value else b""
+
+
+def text_field(tag: bytes, text: str) -> bytes:
+    """Return a field that holds text; nothing where it is empty."""
+    if not text:
+        return b""
+    data = text.encode()
+    return b"".join((tag, varint(len(data)), data))
+
+
+def message_field(tag: bytes, data: bytes) -> bytes:
+    """Return a field that holds a serialised message, also where that is empty."""
+    return b"".join((tag, varint(len(data)), data))
+
+
+@lru_cache(maxsize=256)
+def time_field(tag: bytes, nanoseconds: int) -> bytes:
+    """Return a field that holds a `Timestamp` or a `Duration`, which have the same form: those of one step repeat."""
+    seconds, nanos = divmod(nanoseconds, _NANOS_PER_SECOND)
+    data = (_SECONDS + varint(seconds) if seconds else b"") + (_NANOS + long_varint(nanos) if nanos else b"")
+    return b"".join((tag, varint(len(data)), data))
 
 
 def number_tag(number: int) -> bytes:
@@ -45,3 +87,7 @@ def varint(value: int) -> bytes:
         value >>= 7
     parts.append(value)
     return bytes(parts)
+
+
+_SECONDS: Final = number_tag(1)
+_NANOS: Final = number_tag(2)

@@ -52,6 +52,7 @@ class Alarms:
         """Run id to when it wants to be woken; an entry of the heap with another time is void."""
         self._horizon = 0
         self._refill_at = 0
+        self._releases = 0
         self._look_again = False
         self._wake = asyncio.Event()
         self._refill_wake = asyncio.Event()
@@ -98,6 +99,7 @@ class Alarms:
 
     def release(self, shards: Container[int]) -> None:
         """Forget the alarms of shards that are another node's from now on: it may set earlier ones."""
+        self._releases += 1
         for _, key, run_id in self._heap:
             if run_id in self._armed and shard_of(key) in shards:
                 del self._armed[run_id]
@@ -195,7 +197,12 @@ class Alarms:
         self._look_again = False
         began_at = self._clock.now()
         horizon = self._horizon = began_at + self._span
+        releases = self._releases
         rows = await self._store.due_alarms(horizon, self._page)
+        if releases != self._releases:
+            # Some of them are another node's by now, and must not be taken for what is known here.
+            self._refill_at = 0
+            return
         for row in rows:
             if row.run_id in self._armed and (len(rows) < self._page or row.alarm_at > began_at):
                 # Memory knows better: a stored alarm may be early. But one that is over is rung all the same where the

@@ -189,6 +189,8 @@ class Committer:
 
     def resume(self, claim: Claim) -> None:
         """Write again, after this node was replaced, as the holder of a new claim."""
+        if claim.batch < self._number:
+            _tell_of_lost_work(self._number, claim)
         self._number = claim.batch
         self._refusal = None
 
@@ -272,12 +274,7 @@ class Committer:
         claim = await self._resolve()
         self._number = claim.batch
         if claim.batch < number - 1:
-            _logger.critical(
-                "the database has lost acknowledged work: batch %d was durable, it now ends at %d; "
-                "check its storage and its synchronous settings",
-                number - 1,
-                claim.batch,
-            )
+            _tell_of_lost_work(number - 1, claim)
             raise AcknowledgedWorkLost(f"batch {number - 1} was durable, the database now ends at {claim.batch}")
         return claim.batch == number
 
@@ -361,6 +358,15 @@ class Committer:
             for entry in batch.entries:
                 _refuse(entry, reason)
             _end_movers(batch, reason)
+
+
+def _tell_of_lost_work(durable: int, claim: Claim) -> None:
+    _logger.critical(
+        "the database has lost acknowledged work: batch %d was durable, it now ends at %d; "
+        "check its storage and its synchronous settings",
+        durable,
+        claim.batch,
+    )
 
 
 def _refusal_of(error: StoreError) -> ServerError:

@@ -35,6 +35,7 @@ from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import QueryAdmitted, QueryRejected, WorkflowTaskCompleted, WorkflowTaskStarted
 from perdure.server.core.shards import SHARDS
 from perdure.server.core.tokens import WorkflowTaskToken, decode_workflow_task
+from perdure.server.core.wire import message_field, tags_of
 from perdure.server.engine.alarms import Alarms
 from perdure.server.engine.background import Background
 from perdure.server.engine.cache import Cache
@@ -62,7 +63,6 @@ from perdure.server.engine.settings import EngineSettings
 from perdure.server.engine.tenure import Tenure
 from perdure.server.engine.visits import VisitedQueues, Visits
 from perdure.server.engine.waiters import Waiters
-from perdure.server.engine.wire import append_field
 from perdure.server.store.interface import Store, StoreError
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _RECOVERY_PAUSE_SECONDS: Final = 1.0
+_WORKFLOW_TASK: Final = tags_of(RespondWorkflowTaskCompletedResponse)["workflow_task"]
+_ACTIVITY_TASKS: Final = tags_of(RespondWorkflowTaskCompletedResponse)["activity_tasks"]
 
 
 class Engine:
@@ -121,8 +123,9 @@ class Engine:
         self._cleaner = HistoryCleaner(store, settings)
         self.namespaces.tell_of_changes(self._retention.look_again)
         self.namespaces.tell_of_changes(self._namespace_drain.look_again)
+        owners = None if cluster is None else cluster.forwarding
         visits = None if cluster is None else Visits(cluster.queues, cluster.links.to, settings.cluster.lease_seconds)
-        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
+        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits, owners)
         self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
         if cluster is not None:
             self._attach(cluster)
@@ -308,8 +311,11 @@ class Engine:
 
     async def complete_workflow_task(
         self, token: WorkflowTaskToken, request: RespondWorkflowTaskCompletedRequest
-    ) -> RespondWorkflowTaskCompletedResponse | bytes:
-        """Take a worker's answer to a workflow task; the reply carries what the worker asked to have in it.
+    ) -> bytes:
+        """Take a worker's answer to a workflow task.
+
+        Returns:
+            The `RespondWorkflowTaskCompletedResponse`, serialised, with what the worker asked to have in it.
 
         Raises:
             NotFound: The token does not name the present task.
@@ -324,13 +330,11 @@ class Engine:
                 await applied.durable
             if reply.refusal is not None:
                 raise reply.refusal
-            response = RespondWorkflowTaskCompletedResponse()
-            if reply.activities:
-                response.activity_tasks.extend(reply.activities)
-            if reply.next_task is None:
-                return response
-            next_task = await self._polling.finish_workflow_task(key, reply.next_task)
-            return append_field(response, "workflow_task", next_task)
+            parts = [message_field(_ACTIVITY_TASKS, activity.data) for activity in reply.activities]
+            if reply.next_task is not None:
+                next_task = await self._polling.finish_workflow_task(key, reply.next_task)
+                parts.append(message_field(_WORKFLOW_TASK, next_task))
+            return b"".join(parts)
         except BaseException:
             # The worker has gone, or is told of an error: either way it gets none of this.
             for handed_out in (reply.next_task, *reply.activities):
@@ -339,9 +343,8 @@ class Engine:
 
     async def with_history(self, task: WorkflowTaskStarted) -> PollWorkflowTaskQueueResponse:
         """Return a started task's reply with its events filled in."""
-        execution = task.response.workflow_execution
-        namespace_id = decode_workflow_task(task.response.task_token).namespace_id
-        key = WorkflowKey(namespace_id, execution.workflow_id)
+        token = decode_workflow_task(task.token)
+        key = WorkflowKey(token.namespace_id, token.workflow_id)
         try:
             data = await self._polling.finish_workflow_task(key, task)
         except BaseException:

@@ -261,10 +261,11 @@ class Outbox:
             _logger.info("a message was answered already", extra={"run_id": message.sender_run_id})
         except Exception as error:
             if isinstance(error, Elsewhere) and error.shard == shard_of(message.sender):
-                # Another node delivers what is left.
+                # Another node delivers what is left; or this one, if the shard is back already.
                 self._leave(queue)
                 queue.remove(message)
                 self._forget(name)
+                self.look_again()
                 return True
             self._unsure.add(name)
             _logger.warning(

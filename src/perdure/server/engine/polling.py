@@ -33,19 +33,24 @@ from perdure.server.core.inputs import (
     TakeQuery,
 )
 from perdure.server.core.records import WorkflowKey
-from perdure.server.core.replies import QueryTask, StaleTask, StartReply, WorkflowTaskStarted
+from perdure.server.core.replies import ActivityTaskStarted, QueryTask, StaleTask, StartReply, WorkflowTaskStarted
 from perdure.server.core.tokens import ActivityToken, QueryToken, WorkflowTaskToken
+from perdure.server.core.wire import message_field, tags_of
 from perdure.server.engine.background import Background
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster.ownership import Elsewhere
+from perdure.server.engine.cluster.services import TAKE_BACK
+from perdure.server.engine.handed_out import encode_tokens
 from perdure.server.engine.history import Histories
 from perdure.server.engine.matching import DEFAULT_RATE_PER_SECOND, Matcher, Offer, Poller, QueueKey, QueueKind, Visit
 from perdure.server.engine.runner import Runner
-from perdure.server.engine.wire import append_history
+from perdure.server.engine.wire import history_field
 from perdure.server.store.interface import StoreError
 
 _logger = logging.getLogger(__name__)
 _STICKY: Final = TaskQueueKind.TASK_QUEUE_KIND_STICKY
+_HISTORY: Final = tags_of(PollWorkflowTaskQueueResponse)["history"]
+_NEXT_PAGE_TOKEN: Final = tags_of(PollWorkflowTaskQueueResponse)["next_page_token"]
 _PAUSE_SECONDS: Final = 0.1
 """Before a poll goes on after a start that could not be stored."""
 
@@ -60,6 +65,13 @@ class _Poll(NamedTuple):
     request: PollWorkflowTaskQueueRequest | PollActivityTaskQueueRequest
     start: Callable[[Offer], Input]
     finish: Finish
+
+
+class Owners(Protocol):
+    """How to ask the owner of a shard."""
+
+    async def ask_owner(self, shard: int, service: str, body: bytes) -> bytes | None:
+        """Have the node that owns a shard answer; None where that is this node. Raises ServerError."""
 
 
 class Visits(Protocol):
@@ -82,8 +94,10 @@ class Polling:
         background: Background,
         clock: Clock,
         visits: Visits | None = None,
+        owners: Owners | None = None,
     ) -> None:
         self._visits = visits
+        self._owners = owners
         self._matcher = matcher
         self._runner = runner
         self._histories = histories
@@ -143,9 +157,11 @@ class Polling:
     async def finish_workflow_task(self, key: WorkflowKey, reply: object) -> bytes:
         """Return a started task's or a query's reply with its history, as bytes."""
         assert isinstance(reply, WorkflowTaskStarted | QueryTask)
-        response = reply.response
-        events, response.next_page_token = await self._histories.for_task(key, reply.history)
-        return append_history(response, "history", events)
+        events, page_token = await self._histories.for_task(key, reply.history)
+        head = reply.data if isinstance(reply, WorkflowTaskStarted) else reply.response.SerializeToString()
+        if page_token:
+            head += message_field(_NEXT_PAGE_TOKEN, page_token)
+        return b"".join((head, history_field(_HISTORY, events)))
 
     async def serve_visit(self, queue: QueueKey, request: bytes) -> tuple[bytes, int]:
         """Serve a poll that has come to another node, with what there is at once.
@@ -228,8 +244,19 @@ class Polling:
     async def _return(self, key: WorkflowKey, given: Input) -> None:
         try:
             await self._runner.submit(key, given)
+        except Elsewhere as elsewhere:
+            await self._return_elsewhere(elsewhere.shard, given)
         except (ServerError, StoreError) as error:
             # What is left is a started task that nobody has: its timeout brings it back.
+            _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
+
+    async def _return_elsewhere(self, shard: int, given: Input) -> None:
+        """Have the node take a start back that has come to own the run meanwhile. A query went with its caller."""
+        if self._owners is None or not isinstance(given, ReturnWorkflowTask | ReturnActivity):
+            return
+        try:
+            await self._owners.ask_owner(shard, TAKE_BACK, encode_tokens([tokens.encode(given.token)]))
+        except ServerError as error:
             _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
 
     async def take_back_tokens(self, task_tokens: Sequence[bytes]) -> None:
@@ -244,9 +271,9 @@ def _return_of(reply: object) -> Input | None:
     if isinstance(reply, StartReply):
         reply = reply.eager_task
     if isinstance(reply, WorkflowTaskStarted) and not reply.is_repeated:
-        return _return_by_token(tokens.decode_workflow_task(reply.response.task_token))
-    if isinstance(reply, PollActivityTaskQueueResponse):
-        return _return_by_token(tokens.decode_activity(reply.task_token))
+        return _return_by_token(tokens.decode_workflow_task(reply.token))
+    if isinstance(reply, ActivityTaskStarted):
+        return _return_by_token(tokens.decode_activity(reply.token))
     if isinstance(reply, QueryTask):
         return _return_by_token(tokens.decode_query(reply.response.task_token))
     return None
@@ -261,5 +288,5 @@ def _return_by_token(token: WorkflowTaskToken | ActivityToken | QueryToken) -> I
 
 
 async def _finish_activity(key: WorkflowKey, reply: object) -> bytes:
-    assert isinstance(reply, PollActivityTaskQueueResponse)
-    return reply.SerializeToString()
+    assert isinstance(reply, ActivityTaskStarted)
+    return reply.data

@@ -88,7 +88,6 @@ class Tenure:
         self._outbox.forget_everything()
         self._alarms.forget_everything()
         self._forget(self._cache.keys())
-        self._waiters.wake_all()
 
     def resume(self, claim: Claim) -> None:
         """Begin to write again, as the holder of a new claim."""
@@ -119,6 +118,8 @@ class Tenure:
 
     def _forget(self, keys: Sequence[WorkflowKey]) -> None:
         self._cache.begin_era()
+        # Also who waits for a run that is not in memory: it looks again, and may find it at another node.
+        self._waiters.wake_all()
         for key in keys:
             entity = self._cache.peek(key)
             if entity is None:
@@ -126,5 +127,3 @@ class Tenure:
             run_ids = list(entity.runs)
             self._cache.drop(key)
             self._queries.move(run_ids, Elsewhere(shard_of(key)))
-            for run_id in run_ids:
-                self._waiters.wake(run_id)

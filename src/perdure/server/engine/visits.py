@@ -24,7 +24,6 @@ _PAUSE_SECONDS: Final = 0.1
 _encode: Final = msgspec.msgpack.Encoder().encode
 _visit: Final = msgspec.msgpack.Decoder(Visit)
 _visited: Final = msgspec.msgpack.Decoder(Visited)
-_tokens: Final = msgspec.msgpack.Decoder(list[bytes])
 
 
 class LocalPolls(Protocol):
@@ -56,18 +55,16 @@ class Visits:
     ) -> bytes | None:
         """Take a poll to a node and return the reply for its worker, None where it should go on polling."""
         visit = Visit(Queue(queue.namespace_id, queue.name, int(queue.kind)), request.SerializeToString())
-        left: int | None = None
+        told: Visited | None = None
         try:
             async with asyncio.timeout(self._seconds):
                 answer = await self._link_to(node).call(
                     VISIT, _encode(visit), late=lambda link, answer: _give_back(link, queue, answer)
                 )
-            visited = _visited.decode(answer)
-            left = visited.left
-            return visited.reply or None
+            told = _visited.decode(answer)
+            return told.reply or None
         except TimeoutError:
-            # Not again there until it knocks anew.
-            left = 0
+            self._queues.gives_up(queue, node)
             _logger.warning("node %s did not answer a visit for %s seconds", node, self._seconds)
             return None
         except ServerError as error:
@@ -75,7 +72,7 @@ class Visits:
             await asyncio.sleep(_PAUSE_SECONDS)
             return None
         finally:
-            self._queues.returns(queue, node, left)
+            self._queues.returns(queue, node, told)
 
 
 class VisitedQueues:
@@ -95,19 +92,18 @@ class VisitedQueues:
         visit = _visit.decode(asked.body)
         key = visit.queue.key
         reply, left = await self._polls.serve_visit(key, visit.request)
-        self._queues.visited(key, asked.peer, left)
-        return _encode(Visited(reply, left))
+        return _encode(Visited(reply, left, self._queues.visited(key, asked.peer, left)))
 
     async def take_back(self, asked: Asked) -> bytes:
         """Take back tasks whose replies reached nobody."""
-        await self._polls.take_back_tokens(_tokens.decode(asked.body))
+        await self._polls.take_back_tokens(handed_out.decode_tokens(asked.body))
         return b""
 
 
 def give_back_tokens(link: Link, task_tokens: list[bytes]) -> None:
     """Have the node at the other end take tasks back. What does not get there waits for its timeout."""
     if task_tokens:
-        link.tell(TAKE_BACK, _encode(task_tokens))
+        link.tell(TAKE_BACK, handed_out.encode_tokens(task_tokens))
 
 
 def _give_back(link: Link, queue: QueueKey, answer: bytes) -> None:

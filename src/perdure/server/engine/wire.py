@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.message import Message
 from temporalio.api.history.v1 import History
 
-from perdure.server.core.wire import message_tag, varint
+from perdure.server.core.wire import message_field, message_tag, varint
 
 
 def append_history(message: Message, field: str, events: Iterable[bytes]) -> bytes:
@@ -19,20 +19,16 @@ def append_history(message: Message, field: str, events: Iterable[bytes]) -> byt
         field: The field's name.
         events: Serialised events, in order.
     """
+    tag = message_tag(message.DESCRIPTOR.fields_by_name[field].number)
+    return message.SerializeToString() + history_field(tag, events)
+
+
+def history_field(tag: bytes, events: Iterable[bytes]) -> bytes:
+    """Return a field of the type `History` that holds these serialised events, in order."""
     parts: list[bytes] = []
     for event in events:
         parts += (_EVENTS_TAG, varint(len(event)), event)
-    return append_field(message, field, b"".join(parts))
+    return message_field(tag, b"".join(parts))
 
 
-def append_field(message: Message, field: str, value: bytes) -> bytes:
-    """Serialise a message and set a field of it to an already serialised message."""
-    name = (message.DESCRIPTOR.full_name, field)
-    tag = _tags.get(name)
-    if tag is None:
-        tag = _tags[name] = message_tag(message.DESCRIPTOR.fields_by_name[field].number)
-    return b"".join((message.SerializeToString(), tag, varint(len(value)), value))
-
-
-_tags: Final[dict[tuple[str, str], bytes]] = {}
 _EVENTS_TAG: Final = message_tag(History.DESCRIPTOR.fields_by_name["events"].number)

@@ -18,9 +18,6 @@ import msgspec
 from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
 from perdure.server.core.shards import shard_of
 
-RUNNING = 1
-"""The status of an open run that is not paused."""
-
 SqlValue: TypeAlias = str | int | bytes | None
 Row: TypeAlias = Sequence[SqlValue]
 
@@ -37,8 +34,8 @@ class Round(msgspec.Struct):
     """The rows of many entities, each entity once. Run rows to update begin with (run id, expected version)."""
 
     keys: set[WorkflowKey] = set()
-    runs_running: list[Row] = []
-    """Current runs that stay open: mostly their status does not change, which saves their indexes' upkeep."""
+    runs_advanced: list[Row] = []
+    """Runs that only came further, as most do: fewer columns, and no index of listings to keep."""
     runs_not_current: list[Row] = []
     runs_current: list[Row] = []
     runs_new: list[Row] = []
@@ -78,7 +75,10 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
     into.keys.add(write.key)
     shard = shard_of(write.key)
     for run in write.runs:
-        _gather_run(into, run, shard, is_deleted=run.run_id in write.runs_deleted)
+        if run.run_id in write.runs_advanced:
+            into.runs_advanced.append(_advanced_row(run))
+        else:
+            _gather_run(into, run, shard, is_deleted=run.run_id in write.runs_deleted)
     into.events += write.events
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
@@ -129,8 +129,6 @@ def _gather_run(into: Round, run: RunRecord, shard: int, *, is_deleted: bool) ->
     elif is_deleted or not run.is_current:
         # A run about to be deleted gives its place up, so that another run of its entity may take it.
         into.runs_not_current.append(_changed_row(run, is_current=False))
-    elif run.status == RUNNING:
-        into.runs_running.append(_changed_row(run, is_current=True))
     else:
         into.runs_current.append(_changed_row(run, is_current=True))
 
@@ -190,6 +188,25 @@ def _changed_row(run: RunRecord, *, is_current: bool) -> Row:
     )
 
 
+def _advanced_row(run: RunRecord) -> Row:
+    return (
+        run.run_id,
+        run.stored_version,
+        run.version,
+        run.next_event_id,
+        run.history_size_bytes,
+        run.transition_count,
+        run.alarm_at,
+        run.task_state,
+        run.task_attempt,
+        run.task_scheduled_at,
+        run.task_started_at,
+        run.task_ready_queue,
+        run.task_ready_at,
+        run.state,
+    )
+
+
 CHANGED_COLUMNS = (
     "run_id",
     "stored_version",
@@ -213,3 +230,21 @@ CHANGED_COLUMNS = (
     "state",
 )
 """The columns of `_changed_row`: all that can change after the start."""
+
+ADVANCED_COLUMNS = (
+    "run_id",
+    "stored_version",
+    "version",
+    "next_event_id",
+    "history_size_bytes",
+    "transition_count",
+    "alarm_at",
+    "task_state",
+    "task_attempt",
+    "task_scheduled_at",
+    "task_started_at",
+    "task_ready_queue",
+    "task_ready_at",
+    "state",
+)
+"""The columns of `_advanced_row`: how far a run has come."""

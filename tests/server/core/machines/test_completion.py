@@ -57,7 +57,7 @@ def test_a_one_activity_run_has_eleven_events_and_seven_transitions() -> None:
 def test_an_eager_activity_saves_a_transition_and_no_event() -> None:
     story = started_story()
     reply = story.decide(schedule_activity(eager=True))
-    story.complete_activity(reply.activities[0])
+    story.complete_activity(reply.activities[0].response)
     story.decide(complete_workflow())
     assert len(story.names()) == 11
     assert story.run.transition_count == 6
@@ -268,9 +268,9 @@ def test_eager_activities_start_with_the_reply_and_are_not_offered() -> None:
     story = started_story()
     reply = story.decide(schedule_activity("a", eager=True), schedule_activity("b"))
     [started] = reply.activities
-    assert started.activity_id == "a"
-    assert started.attempt == 1
-    story.complete_activity(started)
+    assert started.response.activity_id == "a"
+    assert started.response.attempt == 1
+    story.complete_activity(started.response)
     assert story.names()[-3:] == ["ActivityTaskStarted", "ActivityTaskCompleted", "WorkflowTaskScheduled"]
 
 

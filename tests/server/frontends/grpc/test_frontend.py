@@ -24,7 +24,7 @@ from perdure.server.engine.namespaces import Namespaces
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.dispatch import Dispatcher
-from perdure.server.handlers.registry import OPERATOR_SERVICE, WORKFLOW_SERVICE, Method, Reply, methods
+from perdure.server.handlers.registry import CLUSTER_SERVICE, OPERATOR_SERVICE, WORKFLOW_SERVICE, Method, Reply, methods
 from perdure.server.handlers.server import Engine, Server
 from perdure.server.store.interface import StoreUnavailable
 
@@ -65,7 +65,10 @@ def server_with(limits: Limits | None = None) -> Server:
 
 
 @asynccontextmanager
-async def running(served: OneHandler | Sequence[Method], limits: Limits | None = None) -> AsyncIterator[Running]:
+async def running(
+    served: OneHandler | Sequence[Method],
+    limits: Limits | None = None,
+) -> AsyncIterator[Running]:
     if callable(served):
         served = [Method(WORKFLOW_SERVICE, "GetSystemInfo", GetSystemInfoRequest, served, True)]
     frontend = GrpcFrontend(served, address="127.0.0.1:0", message_size=(limits or Limits()).message_size)
@@ -287,10 +290,80 @@ async def test_reflection_lists_the_services_and_knows_their_types() -> None:
     assert {service.name for service in services.list_services_response.service} == {
         WORKFLOW_SERVICE,
         OPERATOR_SERVICE,
+        CLUSTER_SERVICE,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
     assert file.file_descriptor_response.file_descriptor_proto
+
+
+async def test_health_is_watched_until_the_server_stops() -> None:
+    async with running(methods()) as client:
+        watch: grpc.aio.UnaryStreamMultiCallable[bytes, bytes] = client.channel.unary_stream(
+            "/grpc.health.v1.Health/Watch"
+        )
+        replies = watch(health_pb2.HealthCheckRequest().SerializeToString()).__aiter__()
+        told = [health_pb2.HealthCheckResponse.FromString(await anext(replies)).status]
+        await client.frontend.report(is_ready=False)
+        told.append(health_pb2.HealthCheckResponse.FromString(await anext(replies)).status)
+        await client.frontend.stop(10)
+        rest = [reply async for reply in replies]
+    assert told == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+    assert rest == []
+
+
+async def test_all_services_health_is_listed() -> None:
+    async with running(methods()) as client:
+        listed = await client.call(path="/grpc.health.v1.Health/List")
+    assert WORKFLOW_SERVICE.encode() in listed
+
+
+# --- start and stop ---------------------------------------------------------------------------------------------------
+
+
+async def test_who_connects_before_the_start_waits_for_it() -> None:
+    frontend = GrpcFrontend([], address="127.0.0.1:0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", await frontend.bind())
+    await frontend.start(Dispatcher(server_with(), []))
+    assert await reader.readexactly(9)
+    writer.close()
+    await frontend.stop(0)
+
+
+async def test_connections_beyond_the_limit_are_closed() -> None:
+    frontend = GrpcFrontend([], address="127.0.0.1:0", connections_max=1)
+    port = await frontend.bind()
+    await frontend.start(Dispatcher(server_with(), []))
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await reader.readexactly(9)
+        second_reader, second_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert b"too many connections" in await second_reader.read()
+        writer.close()
+        second_writer.close()
+    finally:
+        await frontend.stop(0)
+
+
+async def test_a_stop_gives_up_what_does_not_finish_in_time() -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def handler(server: Server, request: Message, call: Call) -> Reply:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        raise AssertionError("not reached")
+
+    async with running(handler) as client:
+        call = client.call()
+        await entered.wait()
+        await client.frontend.stop(0.05)
+        assert cancelled.is_set()
+        error = await failure_of(call)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_a_port_that_is_taken_is_an_error() -> None:

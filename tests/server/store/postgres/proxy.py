@@ -1,4 +1,8 @@
-"""A network that fails at will: a TCP proxy between a store and its database that looks for COMMIT."""
+"""A network that fails at will: a TCP proxy between a store and its database that looks for COMMIT.
+
+It cuts the connection that commits, or lets everything stand still from a COMMIT on: for the database that is a process
+that was suspended there, for the process a database that does not answer.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ COMMIT = b"COMMIT\0"
 
 
 class Cut(Enum):
-    """Where a connection is cut that commits."""
+    """Where a connection is cut, or held up, that commits."""
 
     NEVER = "never"
     BEFORE_COMMIT_ARRIVES = "before COMMIT arrives"
@@ -35,12 +39,23 @@ class Proxy:
         self._connections: set[asyncio.Task[None]] = set()
         self.next_commit = Cut.NEVER
         """What is done to the next COMMIT; those after it pass."""
+        self.next_hold = Cut.NEVER
+        """Where everything is held up next, until `let_go`."""
+        self.is_held = asyncio.Event()
+        """Set from then on."""
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @property
     def url(self) -> str:
         """The database as seen through the proxy."""
         user, separator, _ = self._parts.netloc.rpartition("@")
         return self._parts._replace(netloc=f"{user}{separator}127.0.0.1:{self._port}").geturl()
+
+    def let_go(self) -> None:
+        """Let everything on that was held up."""
+        self.is_held.clear()
+        self._flows.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Proxy]:
@@ -61,10 +76,13 @@ class Proxy:
         assert task is not None
         self._connections.add(task)
         from_database, to_database = await asyncio.open_connection(*self._address)
-        back = asyncio.create_task(_pass_on(from_database, to_store))
+        back = asyncio.create_task(self._pass_back(from_database, to_store))
         try:
             while data := await from_store.read(65_536):
-                if COMMIT in data and self.next_commit is not Cut.NEVER:
+                await self._flows.wait()
+                if COMMIT in data and self.next_hold is not Cut.NEVER:
+                    await self._hold()
+                elif COMMIT in data and self.next_commit is not Cut.NEVER:
                     await self._cut(data, to_database, back, from_database)
                     return
                 to_database.write(data)
@@ -76,6 +94,13 @@ class Proxy:
             to_database.close()
             to_store.close()
             self._connections.discard(task)
+
+    async def _hold(self) -> None:
+        hold, self.next_hold = self.next_hold, Cut.NEVER
+        self._flows.clear()
+        self.is_held.set()
+        if hold is Cut.BEFORE_COMMIT_ARRIVES:
+            await self._flows.wait()
 
     async def _cut(
         self,
@@ -91,12 +116,13 @@ class Proxy:
             to_database.write(data)
             await from_database.read(65_536)
 
-
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    try:
-        while data := await source.read(65_536):
-            target.write(data)
-            await target.drain()
-        target.close()
-    except OSError:
-        return
+    async def _pass_back(self, from_database: asyncio.StreamReader, to_store: asyncio.StreamWriter) -> None:
+        try:
+            while data := await from_database.read(65_536):
+                await self._flows.wait()
+                to_store.write(data)
+                await to_store.drain()
+            await self._flows.wait()
+            to_store.close()
+        except OSError:
+            return

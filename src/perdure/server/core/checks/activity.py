@@ -14,7 +14,7 @@ from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 
 from perdure.server.core.checks.bad_command import BadCommand
 from perdure.server.core.checks.facts import RunFacts
-from perdure.server.core.checks.names import byte_length, check_priority, has_nul, is_too_long, normalize_task_queue
+from perdure.server.core.checks.names import byte_length, check_priority, fill_in_task_queue, has_nul, is_too_long
 from perdure.server.core.durations import MAX_DURATION, duration_fault, nanos_of, set_duration
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.core.limits import Limits
@@ -43,7 +43,7 @@ def normalize_schedule_activity(
         _normalize(attributes, facts, limits)
     except InvalidArgument as error:
         raise BadCommand(_BAD_SCHEDULE, error.message) from error
-    if attributes.input.ByteSize() > limits.blob_size_error:
+    if attributes.HasField("input") and attributes.input.ByteSize() > limits.blob_size_error:
         raise BadCommand(
             _BAD_SCHEDULE, "ScheduleActivityTaskCommandAttributes.Input exceeds size limit.", terminate=True
         )
@@ -56,23 +56,27 @@ def normalize_schedule_activity(
 
 
 def _normalize(normalized: ScheduleActivityTaskCommandAttributes, facts: RunFacts, limits: Limits) -> None:
-    task_queue = normalized.task_queue if normalized.HasField("task_queue") else None
-    normalized.task_queue.CopyFrom(normalize_task_queue(task_queue, limits))
-    if not normalized.activity_id:
+    has = normalized.HasField
+    if not has("task_queue"):
+        raise InvalidArgument("taskQueue is not set")
+    fill_in_task_queue(normalized.task_queue, limits)
+    activity_id, activity_type = normalized.activity_id, normalized.activity_type.name
+    if not activity_id:
         raise InvalidArgument("activityId is not set")
-    if not normalized.activity_type.name:
+    if not activity_type:
         raise InvalidArgument("activityType is not set")
-    if normalized.retry_policy.ByteSize():
-        normalized.retry_policy.CopyFrom(with_defaults(normalized.retry_policy))
-        validate_retry_policy(normalized.retry_policy)
+    policy = normalized.retry_policy
+    if policy.ByteSize():
+        policy.CopyFrom(with_defaults(policy))
+        validate_retry_policy(policy)
     else:
-        normalized.retry_policy.CopyFrom(_DEFAULT_POLICY)
-    for what, name in (("activityId", normalized.activity_id), ("activityType", normalized.activity_type.name)):
+        policy.CopyFrom(_DEFAULT_POLICY)
+    for what, name in (("activityId", activity_id), ("activityType", activity_type)):
         if is_too_long(name, limits):
             raise InvalidArgument(f"{what} exceeds length limit. Length={byte_length(name)} Limit={limits.id_length}")
         if has_nul(name):
             raise InvalidArgument(f"{what} contains a NUL character")
-    if normalized.HasField("priority"):
+    if has("priority"):
         try:
             check_priority(normalized.priority, limits)
         except InvalidArgument as error:
@@ -83,10 +87,16 @@ def _normalize(normalized: ScheduleActivityTaskCommandAttributes, facts: RunFact
 
 
 def _normalize_timeouts(normalized: ScheduleActivityTaskCommandAttributes, run_timeout: int) -> None:
-    to_close = _checked("ScheduleToCloseTimeout", normalized.schedule_to_close_timeout)
-    to_start = _checked("ScheduleToStartTimeout", normalized.schedule_to_start_timeout)
-    run_to_close = _checked("StartToCloseTimeout", normalized.start_to_close_timeout)
-    heartbeat = _checked("HeartbeatTimeout", normalized.heartbeat_timeout)
+    close, start, run, beat = (
+        normalized.schedule_to_close_timeout,
+        normalized.schedule_to_start_timeout,
+        normalized.start_to_close_timeout,
+        normalized.heartbeat_timeout,
+    )
+    to_close = _checked("ScheduleToCloseTimeout", close)
+    to_start = _checked("ScheduleToStartTimeout", start)
+    run_to_close = _checked("StartToCloseTimeout", run)
+    heartbeat = _checked("HeartbeatTimeout", beat)
     if not to_close and not run_to_close:
         raise InvalidArgument(
             "a valid StartToClose or ScheduleToCloseTimeout is not set on ScheduleActivityTaskCommand. "
@@ -94,10 +104,10 @@ def _normalize_timeouts(normalized: ScheduleActivityTaskCommandAttributes, run_t
         )
     bound = _shorter(to_close, run_timeout)
     run_to_close = _shorter(run_to_close, bound)
-    set_duration(normalized.schedule_to_close_timeout, bound)
-    set_duration(normalized.schedule_to_start_timeout, _shorter(to_start, bound))
-    set_duration(normalized.start_to_close_timeout, run_to_close)
-    set_duration(normalized.heartbeat_timeout, min(heartbeat, run_to_close))
+    set_duration(close, bound)
+    set_duration(start, _shorter(to_start, bound))
+    set_duration(run, run_to_close)
+    set_duration(beat, min(heartbeat, run_to_close))
 
 
 def _checked(what: str, duration: Duration) -> int:

@@ -40,7 +40,7 @@ def check_complete_workflow(
     attributes: CompleteWorkflowExecutionCommandAttributes, facts: RunFacts, limits: Limits
 ) -> None:
     """Refuse a result that is too large; it ends the run. Raises BadCommand."""
-    if attributes.result.ByteSize() > limits.blob_size_error:
+    if attributes.HasField("result") and attributes.result.ByteSize() > limits.blob_size_error:
         # Temporal gives this case the cause of an activity, and tools have learned it.
         raise BadCommand(
             _BAD_SCHEDULE, "CompleteWorkflowExecutionCommandAttributes.Result exceeds size limit.", terminate=True

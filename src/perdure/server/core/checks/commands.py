@@ -57,24 +57,26 @@ def check_command_sequence(commands: Sequence[Command]) -> None:
     """
     closing: CommandType.ValueType | None = None
     for command in commands:
+        command_type = command.command_type
         if closing is not None:
             names = ", ".join(_name(each.command_type) for each in commands)
             raise InvalidArgument(
                 f"invalid command sequence: [{names}], command {_name(closing)} must be the last command."
             )
-        if command.command_type not in _KNOWN:
-            raise InvalidArgument(f"unknown command type: {_name(command.command_type)}")
-        if command.command_type in CLOSING_COMMANDS:
-            closing = command.command_type
+        if command_type not in _KNOWN:
+            raise InvalidArgument(f"unknown command type: {_name(command_type)}")
+        if command_type in CLOSING_COMMANDS:
+            closing = command_type
 
 
 def check_attributes_set(command: Command) -> None:
     """Refuse a command that carries no attributes, or those of another type. Raises BadCommand."""
-    cause = _CAUSES.get(command.command_type)
+    command_type = command.command_type
+    cause = _CAUSES.get(command_type)
     if cause is None:
         return
-    if command.WhichOneof("attributes") != _FIELDS[command.command_type]:
-        name = _name(command.command_type)
+    if command.WhichOneof("attributes") != _FIELDS[command_type]:
+        name = _name(command_type)
         raise BadCommand(cause, f"{name}CommandAttributes is not set on {name}Command.")
 
 

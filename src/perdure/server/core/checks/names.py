@@ -48,19 +48,28 @@ def normalize_task_queue(task_queue: TaskQueue | None, limits: Limits, *, defaul
         raise InvalidArgument("taskQueue is not set")
     normalized = TaskQueue()
     normalized.CopyFrom(task_queue)
-    normalized.kind = normalized.kind or _NORMAL
-    normalized.name = normalized.name or default_name
-    if not normalized.name:
-        raise InvalidArgument("missing task queue name")
-    if is_too_long(normalized.name, limits):
-        raise InvalidArgument("taskQueue length exceeds limit")
-    if has_nul(normalized.name):
-        raise InvalidArgument("taskQueue contains a NUL character")
-    if normalized.name.startswith(RESERVED_QUEUE_PREFIX):
-        raise InvalidArgument(f"task queue name cannot start with reserved prefix {RESERVED_QUEUE_PREFIX}")
-    if normalized.kind == _STICKY and is_too_long(normalized.normal_name, limits):
-        raise InvalidArgument("taskQueue length exceeds limit")
+    fill_in_task_queue(normalized, limits, default_name=default_name)
     return normalized
+
+
+def fill_in_task_queue(task_queue: TaskQueue, limits: Limits, *, default_name: str = "") -> None:
+    """Do the same in place, for a task queue that is set. Raises InvalidArgument."""
+    name = task_queue.name
+    if not name:
+        name = task_queue.name = default_name
+    if not name:
+        raise InvalidArgument("missing task queue name")
+    if is_too_long(name, limits):
+        raise InvalidArgument("taskQueue length exceeds limit")
+    if has_nul(name):
+        raise InvalidArgument("taskQueue contains a NUL character")
+    if name.startswith(RESERVED_QUEUE_PREFIX):
+        raise InvalidArgument(f"task queue name cannot start with reserved prefix {RESERVED_QUEUE_PREFIX}")
+    kind = task_queue.kind
+    if not kind:
+        task_queue.kind = _NORMAL
+    elif kind == _STICKY and is_too_long(task_queue.normal_name, limits):
+        raise InvalidArgument("taskQueue length exceeds limit")
 
 
 def check_priority(priority: Priority, limits: Limits) -> None:

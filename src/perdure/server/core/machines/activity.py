@@ -31,14 +31,15 @@ from temporalio.api.history.v1 import (
     ActivityTaskStartedEventAttributes,
     ActivityTaskTimedOutEventAttributes,
 )
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
 from perdure._machine import MachineState, Table, can, move
 from perdure.server.core import registry
-from perdure.server.core.durations import nanos_of, set_duration, set_time
+from perdure.server.core.durations import nanos_of
 from perdure.server.core.effects import ActivityTaskReady
 from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
+from perdure.server.core.poll_replies import activity_task_reply
+from perdure.server.core.replies import ActivityTaskStarted
 from perdure.server.core.retry import Retry, next_retry, requested_delay
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import ActivityToken, encode
@@ -161,7 +162,7 @@ def ready(run: Run, activity: Activity) -> ActivityTaskReady:
     return ActivityTaskReady(run.key, run.run_id, activity.task_queue, activity.scheduled_event_id, activity.ready_at)
 
 
-def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str) -> PollActivityTaskQueueResponse:
+def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str) -> ActivityTaskStarted:
     """Give the ready attempt to a worker and return what it is told."""
     activity = t.run.activities[scheduled_event_id]
     move(TABLE, activity, Dispatched)
@@ -173,52 +174,23 @@ def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str
     activity.timeout_grace = t.world.limits.activity_timeout_grace
     t.touch_activity(scheduled_event_id)
     t.run.arm(ALARM, scheduled_event_id)
-    return _poll_response(t, activity)
+    return _task_reply(t, activity)
 
 
-def _poll_response(t: Transition, activity: Activity) -> PollActivityTaskQueueResponse:
-    run, attributes = t.run, activity.attributes
-    token = ActivityToken(
-        run.key.namespace_id,
-        run.key.workflow_id,
-        run.run_id,
-        activity.scheduled_event_id,
-        activity.activity_id,
-        activity.attempt,
-        activity.nonce,
+def _task_reply(t: Transition, activity: Activity) -> ActivityTaskStarted:
+    run = t.run
+    token = encode(
+        ActivityToken(
+            run.key.namespace_id,
+            run.key.workflow_id,
+            run.run_id,
+            activity.scheduled_event_id,
+            activity.activity_id,
+            activity.attempt,
+            activity.nonce,
+        )
     )
-    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
-    response = PollActivityTaskQueueResponse(
-        task_token=encode(token),
-        workflow_namespace=t.world.namespace.name,
-        activity_id=activity.activity_id,
-        attempt=activity.attempt,
-    )
-    response.workflow_type.name = run.workflow_type
-    execution = response.workflow_execution
-    execution.workflow_id = run.key.workflow_id
-    execution.run_id = run.run_id
-    response.activity_type.name = activity.activity_type
-    set_time(response.scheduled_time, activity.scheduled_at)
-    set_time(response.current_attempt_scheduled_time, activity.ready_at)
-    set_time(response.started_time, activity.started_at)
-    to_close, _, start_to_close, heartbeat = activity.deadlines
-    set_duration(response.schedule_to_close_timeout, to_close)
-    set_duration(response.start_to_close_timeout, start_to_close)
-    set_duration(response.heartbeat_timeout, heartbeat)
-    response.retry_policy.CopyFrom(attributes.retry_policy)
-    if attributes.HasField("header"):
-        response.header.CopyFrom(attributes.header)
-    if attributes.HasField("input"):
-        response.input.CopyFrom(attributes.input)
-    if activity.heartbeat_details:
-        response.heartbeat_details.ParseFromString(activity.heartbeat_details)
-    if run.start.HasField("priority"):
-        response.priority.CopyFrom(run.start.priority)
-    if attributes.HasField("priority"):
-        # A field the activity leaves at 0 or empty stays the run's.
-        response.priority.MergeFrom(attributes.priority)
-    return response
+    return ActivityTaskStarted(token, activity_task_reply(run, t.world.namespace.name, activity, token))
 
 
 def write_started(t: Transition, activity: Activity) -> int:

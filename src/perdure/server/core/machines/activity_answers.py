@@ -14,7 +14,6 @@ from temporalio.api.history.v1 import (
     ActivityTaskCompletedEventAttributes,
     ActivityTaskFailedEventAttributes,
 )
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse
 
 from perdure._machine import move
 from perdure.server.core import registry
@@ -29,7 +28,7 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.machines import activity
 from perdure.server.core.machines.activity import Activity, State
-from perdure.server.core.replies import HeartbeatReply, StaleTask
+from perdure.server.core.replies import ActivityTaskStarted, HeartbeatReply, StaleTask
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import ActivityToken
 from perdure.server.core.transition import Transition
@@ -39,7 +38,7 @@ CLOSED_RUN = "workflow execution already completed"
 
 
 @registry.handles(StartActivity)
-def _start(t: Transition, start: StartActivity) -> PollActivityTaskQueueResponse:
+def _start(t: Transition, start: StartActivity) -> ActivityTaskStarted:
     pending = t.run.activities.get(start.scheduled_event_id)
     if pending is None or pending.state is State.STARTED or pending.ready_at > t.now:
         raise StaleTask("the activity is not ready")

@@ -18,7 +18,7 @@ from perdure.server.core.checks import (
     no_cancellable_activity,
     normalize_schedule_activity,
 )
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.machines import activity
 from perdure.server.core.run import Run
 from perdure.server.core.transition import CLOSES_ACTIVITY, Transition
@@ -52,13 +52,14 @@ def _record_schedule(t: Transition, command: Command) -> None:
     scheduled.start_to_close_timeout.CopyFrom(attributes.start_to_close_timeout)
     scheduled.heartbeat_timeout.CopyFrom(attributes.heartbeat_timeout)
     scheduled.retry_policy.CopyFrom(attributes.retry_policy)
-    if attributes.HasField("header"):
+    has = attributes.HasField
+    if has("header"):
         scheduled.header.CopyFrom(attributes.header)
-    if attributes.HasField("input"):
+    if has("input"):
         scheduled.input.CopyFrom(attributes.input)
-    if attributes.HasField("priority"):
+    if has("priority"):
         scheduled.priority.CopyFrom(attributes.priority)
-    event = t.record(scheduled, user_metadata=command.user_metadata)
+    event = t.record(scheduled, user_metadata=metadata_of(command))
     t.touch_activity(event.event_id)
     t.run.arm(activity.ALARM, event.event_id)
     if attributes.request_eager_execution:
@@ -105,7 +106,7 @@ def _record_cancel(t: Transition, command: Command) -> None:
             scheduled_event_id=scheduled_event_id,
             workflow_task_completed_event_id=t.run.last_task_completed_event_id,
         ),
-        user_metadata=command.user_metadata,
+        user_metadata=metadata_of(command),
     )
     pending = t.run.activities.get(scheduled_event_id)
     if pending is None:

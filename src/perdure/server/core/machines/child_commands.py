@@ -11,7 +11,7 @@ from temporalio.api.history.v1 import StartChildWorkflowExecutionInitiatedEventA
 
 from perdure.server.core import registry
 from perdure.server.core.checks import normalize_start_child, too_many_children
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.machines import child
 from perdure.server.core.mail import mail_of, send
 from perdure.server.core.messages import StartChildMessage
@@ -46,7 +46,7 @@ def _check(batch: CommandBatch, command: Command) -> None:
 def _record(t: Transition, command: Command) -> None:
     run, attributes = t.run, command.start_child_workflow_execution_command_attributes
     initiated = _initiated(run, command)
-    event = t.record(initiated, user_metadata=command.user_metadata)
+    event = t.record(initiated, user_metadata=metadata_of(command))
     pending = mail_of(run).children[event.event_id]
     receiver = WorkflowKey(run.key.namespace_id, attributes.workflow_id)
     if receiver == run.key:

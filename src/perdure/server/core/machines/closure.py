@@ -39,7 +39,7 @@ from perdure.server.core.checks import (
     check_fail_workflow,
     normalize_continue_as_new,
 )
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.durations import duration_of
 from perdure.server.core.errors import NotFound
 from perdure.server.core.events import NANOS_PER_SECOND, Event
@@ -156,7 +156,7 @@ def _complete(t: Transition, command: Command) -> None:
     result = attributes.result if attributes.HasField("result") else None
     if result is not None:
         completed.result.CopyFrom(result)
-    close(t, completed, command.user_metadata)
+    close(t, completed, metadata_of(command))
     if plan is not None:
         successor.begin(t, plan, last_completion_result=result)
 
@@ -174,7 +174,7 @@ def _fail(t: Transition, command: Command) -> None:
         workflow_task_completed_event_id=t.run.last_task_completed_event_id,
         new_execution_run_id=plan.run_id if plan else "",
     )
-    close(t, failed, command.user_metadata)
+    close(t, failed, metadata_of(command))
     if plan is not None:
         successor.begin(t, plan, failure=failure)
 
@@ -188,7 +188,7 @@ def _cancel(t: Transition, command: Command) -> None:
     canceled = _Canceled(workflow_task_completed_event_id=t.run.last_task_completed_event_id)
     if attributes.HasField("details"):
         canceled.details.CopyFrom(attributes.details)
-    close(t, canceled, command.user_metadata)
+    close(t, canceled, metadata_of(command))
 
 
 def _check_continue(batch: CommandBatch, command: Command) -> None:
@@ -212,7 +212,7 @@ def _continue_as_new(t: Transition, command: Command) -> None:
     for name in ("input", "failure", "last_completion_result", "header", "memo", "search_attributes"):
         if attributes.HasField(name):
             getattr(continued, name).CopyFrom(getattr(attributes, name))
-    close(t, continued, command.user_metadata)
+    close(t, continued, metadata_of(command))
     successor.continue_as_new(t, plan, attributes)
 
 

@@ -11,7 +11,7 @@ from temporalio.api.common.v1 import WorkerVersionStamp
 from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 from temporalio.api.failure.v1 import Failure, ServerFailureInfo
 from temporalio.api.history.v1 import WorkflowTaskCompletedEventAttributes
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueResponse, RespondWorkflowTaskCompletedRequest
+from temporalio.api.workflowservice.v1 import RespondWorkflowTaskCompletedRequest
 
 from perdure.server.core import registry
 from perdure.server.core.checks import BadCommand, RunFacts
@@ -21,7 +21,7 @@ from perdure.server.core.errors import InvalidArgument, NotFound
 from perdure.server.core.inputs import CompleteWorkflowTask
 from perdure.server.core.machines import activity, closure, held_start, query, task_failure, workflow_task
 from perdure.server.core.machines.dispatch import task_reply
-from perdure.server.core.replies import WorkflowTaskCompleted
+from perdure.server.core.replies import ActivityTaskStarted, WorkflowTaskCompleted
 from perdure.server.core.transition import Transition
 
 _UNHANDLED = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_UNHANDLED_COMMAND
@@ -32,13 +32,13 @@ def _complete(t: Transition, completion: CompleteWorkflowTask) -> WorkflowTaskCo
     run, request = t.run, completion.request
     workflow_task.require(run, completion.token)
     t.identity = request.identity
-    if _heartbeats_too_long(t, request):
+    is_heartbeat = _is_heartbeat(request)
+    if is_heartbeat and _heartbeats_too_long(t):
         return _time_out_heartbeat(t)
     try:
         _check(t, request)
     except BadCommand as bad:
         return _fail(t, bad)
-    is_heartbeat = _is_heartbeat(request)
     first_scheduled_at = run.task.first_scheduled_at
     _record_completed(t, request)
     _set_stickiness(t, request)
@@ -60,9 +60,8 @@ def _is_heartbeat(request: RespondWorkflowTaskCompletedRequest) -> bool:
     return request.force_create_new_workflow_task and not request.commands and not request.messages
 
 
-def _heartbeats_too_long(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> bool:
-    limit = t.world.limits.workflow_task_heartbeat_timeout
-    return _is_heartbeat(request) and t.now > t.run.task.first_scheduled_at + limit
+def _heartbeats_too_long(t: Transition) -> bool:
+    return t.now > t.run.task.first_scheduled_at + t.world.limits.workflow_task_heartbeat_timeout
 
 
 def _time_out_heartbeat(t: Transition) -> WorkflowTaskCompleted:
@@ -74,7 +73,7 @@ def _time_out_heartbeat(t: Transition) -> WorkflowTaskCompleted:
 
 def _check(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
     run = t.run
-    events_of_task = {workflow_task.State.HELD: 2, workflow_task.State.STARTED: 1}[run.task.state]
+    events_of_task = 2 if run.task.is_held else 1
     if run.task.is_transient:
         events_of_task = 3
     facts = RunFacts(
@@ -117,24 +116,28 @@ def _record_completed(t: Transition, request: RespondWorkflowTaskCompletedReques
         identity=request.identity,
         binary_checksum=request.binary_checksum,
     )
-    if request.HasField("worker_version_stamp"):
+    # Looked up once, and asked before a part is touched: both cost more than what they tell.
+    has = request.HasField
+    if has("worker_version_stamp"):
         attributes.worker_version.CopyFrom(request.worker_version_stamp)
-    elif request.deployment_options.build_id:
+    elif has("deployment_options") and request.deployment_options.build_id:
         attributes.worker_version.CopyFrom(WorkerVersionStamp(build_id=request.deployment_options.build_id))
-    if request.HasField("sdk_metadata"):
+    if has("sdk_metadata"):
         attributes.sdk_metadata.CopyFrom(request.sdk_metadata)
-    if request.HasField("metering_metadata"):
+    if has("metering_metadata"):
         attributes.metering_metadata.CopyFrom(request.metering_metadata)
     t.record(attributes)
 
 
 def _set_stickiness(t: Transition, request: RespondWorkflowTaskCompletedRequest) -> None:
-    sticky = request.sticky_attributes
-    t.run.sticky_queue = sticky.worker_task_queue.name
-    t.run.sticky_timeout = nanos_of(sticky.schedule_to_start_timeout) if t.run.sticky_queue else 0
+    workflow_task.clear_stickiness(t.run)
+    if request.HasField("sticky_attributes"):
+        sticky = request.sticky_attributes
+        t.run.sticky_queue = sticky.worker_task_queue.name
+        t.run.sticky_timeout = nanos_of(sticky.schedule_to_start_timeout) if t.run.sticky_queue else 0
 
 
-def _start_eager_activities(t: Transition) -> list[PollActivityTaskQueueResponse]:
+def _start_eager_activities(t: Transition) -> list[ActivityTaskStarted]:
     return [
         activity.start(t, scheduled_event_id, t.identity, t.world.new_nonce())
         for scheduled_event_id in t.eager_activities

@@ -5,15 +5,14 @@ The poll's reply is built here without its history: the engine adds the bytes, f
 
 from __future__ import annotations
 
-from typing import Final
-
+from temporalio.api.common.v1 import WorkflowExecution, WorkflowType
 from temporalio.api.enums.v1 import TaskQueueKind
 from temporalio.api.query.v1 import WorkflowQuery
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
 
 from perdure._machine import move
 from perdure.server.core import registry
-from perdure.server.core.durations import set_time
 from perdure.server.core.errors import NotFound
 from perdure.server.core.inputs import (
     FailWorkflowTask,
@@ -24,12 +23,11 @@ from perdure.server.core.inputs import (
     TakeQuery,
 )
 from perdure.server.core.machines import held_start, query, task_failure, workflow_task
+from perdure.server.core.poll_replies import workflow_task_reply
 from perdure.server.core.replies import HistorySlice, QueryTask, StaleTask, WorkflowTaskStarted
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import QueryToken, WorkflowTaskToken, encode
 from perdure.server.core.transition import Transition
-
-_NORMAL: Final = TaskQueueKind.TASK_QUEUE_KIND_NORMAL
 
 
 @registry.handles(StartWorkflowTask)
@@ -62,34 +60,10 @@ def task_reply(run: Run, *, only_new_events: bool) -> WorkflowTaskStarted:
         task.attempt,
         task.nonce,
     )
-    response = _poll_response(run)
-    response.task_token = encode(token)
-    response.started_event_id = task.started_event_id
-    response.attempt = task.attempt
-    set_time(response.scheduled_time, task.scheduled_at)
-    set_time(response.started_time, task.started_at)
-    for query_id, attached in query.attach(run).items():
-        response.queries[query_id].CopyFrom(attached)
+    data = encode(token)
     first = run.previous_started_event_id + 1 if only_new_events else 1
-    return WorkflowTaskStarted(response, _history(run, first))
-
-
-def _poll_response(run: Run) -> PollWorkflowTaskQueueResponse:
-    # Filled in part by part: a message given to a constructor is serialised and parsed on its way in.
-    response = PollWorkflowTaskQueueResponse(previous_started_event_id=run.previous_started_event_id)
-    execution = response.workflow_execution
-    execution.workflow_id = run.key.workflow_id
-    execution.run_id = run.run_id
-    response.workflow_type.name = run.workflow_type
-    queue = response.workflow_execution_task_queue
-    queue.name = run.task_queue
-    queue.kind = _NORMAL
-    return response
-
-
-def _history(run: Run, first_event_id: int) -> HistorySlice:
-    virtual = held_start.virtual_events(run)
-    return HistorySlice(run.run_id, first_event_id, run.next_event_id, virtual)
+    history = HistorySlice(run.run_id, first, run.next_event_id, held_start.virtual_events(run))
+    return WorkflowTaskStarted(data, workflow_task_reply(run, data, query.attach(run)), history)
 
 
 @registry.handles(ReturnWorkflowTask)
@@ -116,10 +90,14 @@ def _take_query(t: Transition, taken: TakeQuery) -> QueryTask:
 
 def query_reply(run: Run, query_id: str, asked: WorkflowQuery, *, has_run_cached: bool) -> QueryTask:
     """Build the answer that hands a direct query to a worker; one that has the run cached needs no history."""
-    response = _poll_response(run)
-    token = QueryToken(run.key.namespace_id, run.key.workflow_id, run.run_id, query_id)
-    response.task_token = encode(token)
-    response.query.CopyFrom(asked)
+    response = PollWorkflowTaskQueueResponse(
+        task_token=encode(QueryToken(run.key.namespace_id, run.key.workflow_id, run.run_id, query_id)),
+        workflow_execution=WorkflowExecution(workflow_id=run.key.workflow_id, run_id=run.run_id),
+        workflow_type=WorkflowType(name=run.workflow_type),
+        previous_started_event_id=run.previous_started_event_id,
+        workflow_execution_task_queue=TaskQueue(name=run.task_queue, kind=TaskQueueKind.TASK_QUEUE_KIND_NORMAL),
+        query=asked,
+    )
     first = run.next_event_id if has_run_cached else 1
     return QueryTask(response, HistorySlice(run.run_id, first, run.next_event_id, []))
 

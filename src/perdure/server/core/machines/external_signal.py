@@ -21,7 +21,7 @@ from temporalio.api.history.v1 import (
 from perdure._machine import MachineState, Table, move
 from perdure.server.core import registry
 from perdure.server.core.checks import check_signal_external, too_many_external_signals
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.mail import mail_of, send
@@ -98,7 +98,7 @@ def _record(t: Transition, command: Command) -> None:
         initiated.input.CopyFrom(attributes.input)
     if attributes.HasField("header"):
         initiated.header.CopyFrom(attributes.header)
-    event_id = t.record(initiated, user_metadata=command.user_metadata).event_id
+    event_id = t.record(initiated, user_metadata=metadata_of(command)).event_id
     pending = mail_of(run).external_signals[event_id]
     receiver = WorkflowKey(run.key.namespace_id, attributes.execution.workflow_id)
     if receiver == run.key:

@@ -8,7 +8,7 @@ from temporalio.api.history.v1 import MarkerRecordedEventAttributes
 
 from perdure.server.core import registry
 from perdure.server.core.checks import check_record_marker
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.transition import Transition
 
 
@@ -27,7 +27,7 @@ def _record(t: Transition, command: Command) -> None:
         marker.header.CopyFrom(attributes.header)
     if attributes.HasField("failure"):
         marker.failure.CopyFrom(attributes.failure)
-    t.record(marker, user_metadata=command.user_metadata)
+    t.record(marker, user_metadata=metadata_of(command))
 
 
 registry.command(CommandType.COMMAND_TYPE_RECORD_MARKER, check=_check, record=_record)

@@ -17,7 +17,7 @@ from perdure.server.core.checks import (
     merged_fields,
     typed_search_attributes,
 )
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.events import Event
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -36,13 +36,14 @@ def _record_upsert(t: Transition, command: Command) -> None:
         workflow_task_completed_event_id=t.run.last_task_completed_event_id,
         search_attributes=attributes.search_attributes,
     )
-    t.record(upserted, user_metadata=command.user_metadata)
+    t.record(upserted, user_metadata=metadata_of(command))
 
 
 @registry.applies(UpsertWorkflowSearchAttributesEventAttributes)
 def _apply_upsert(run: Run, event: Event, attributes: UpsertWorkflowSearchAttributesEventAttributes) -> None:
     merged = merged_fields(run.search_attributes.indexed_fields, attributes.search_attributes.indexed_fields)
     run.search_attributes = SearchAttributes(indexed_fields=merged)
+    run.changes.outline = True
 
 
 def _check_modify(batch: CommandBatch, command: Command) -> None:
@@ -55,12 +56,13 @@ def _record_modify(t: Transition, command: Command) -> None:
     modified = WorkflowPropertiesModifiedEventAttributes(
         workflow_task_completed_event_id=t.run.last_task_completed_event_id, upserted_memo=attributes.upserted_memo
     )
-    t.record(modified, user_metadata=command.user_metadata)
+    t.record(modified, user_metadata=metadata_of(command))
 
 
 @registry.applies(WorkflowPropertiesModifiedEventAttributes)
 def _apply_modify(run: Run, event: Event, attributes: WorkflowPropertiesModifiedEventAttributes) -> None:
     run.memo = Memo(fields=merged_fields(run.memo.fields, attributes.upserted_memo.fields))
+    run.changes.outline = True
 
 
 registry.command(CommandType.COMMAND_TYPE_UPSERT_WORKFLOW_SEARCH_ATTRIBUTES, check=_check_upsert, record=_record_upsert)

@@ -33,6 +33,17 @@ FIRST_TASK_ALARM: Final = "first_workflow_task"
 RUN_TIMEOUT_ALARM: Final = "run_timeout"
 EXECUTION_TIMEOUT_ALARM: Final = "execution_timeout"
 
+_COPIED_FROM_ANY_REQUEST: Final = (
+    "input",
+    "header",
+    "retry_policy",
+    "priority",
+    "versioning_override",
+    "workflow_execution_timeout",
+    "workflow_run_timeout",
+)
+"""Parts of a request that are parts of the first event as they are, where they are set."""
+
 
 def attributes_of_request(
     request: StartWorkflowExecutionRequest | SignalWithStartWorkflowExecutionRequest, run_id: str, now: int
@@ -56,38 +67,37 @@ def attributes_of_request(
     attributes.workflow_type.CopyFrom(request.workflow_type)
     attributes.task_queue.CopyFrom(request.task_queue)
     attributes.workflow_task_timeout.CopyFrom(request.workflow_task_timeout)
-    for name in (
-        "input",
-        "header",
-        "retry_policy",
-        "priority",
-        "versioning_override",
-        "workflow_execution_timeout",
-        "workflow_run_timeout",
-    ):
-        if request.HasField(name):
+    # Looked up once, and asked before a part is touched: both cost more than what they tell.
+    has = request.HasField
+    for name in _COPIED_FROM_ANY_REQUEST:
+        if has(name):
             getattr(attributes, name).CopyFrom(getattr(request, name))
-    memo = without_removals(request.memo.fields)
+    memo = without_removals(request.memo.fields) if has("memo") else None
     if memo:
         attributes.memo.CopyFrom(Memo(fields=memo))
-    if request.search_attributes.indexed_fields:
+    if has("search_attributes") and request.search_attributes.indexed_fields:
         attributes.search_attributes.CopyFrom(request.search_attributes)
-    if isinstance(request, StartWorkflowExecutionRequest):
-        attributes.completion_callbacks.extend(request.completion_callbacks)
-        if request.HasField("continued_failure"):
-            attributes.continued_failure.CopyFrom(request.continued_failure)
-        if request.HasField("last_completion_result"):
-            attributes.last_completion_result.CopyFrom(request.last_completion_result)
-    backoff = nanos_of(request.workflow_start_delay)
+    backoff = nanos_of(request.workflow_start_delay) if has("workflow_start_delay") else 0
     if request.cron_schedule:
         backoff = next_cron_delay(request.cron_schedule, now, now) or 0
     set_duration(attributes.first_workflow_task_backoff, backoff)
     if isinstance(request, StartWorkflowExecutionRequest):
+        _add_what_only_a_start_has(attributes, request)
         attributes.eager_execution_accepted = request.request_eager_execution and not backoff
-    execution_timeout = nanos_of(request.workflow_execution_timeout)
+    execution_timeout = nanos_of(request.workflow_execution_timeout) if has("workflow_execution_timeout") else 0
     if execution_timeout:
         attributes.workflow_execution_expiration_time.CopyFrom(timestamp_of(now + execution_timeout))
     return attributes
+
+
+def _add_what_only_a_start_has(
+    attributes: WorkflowExecutionStartedEventAttributes, request: StartWorkflowExecutionRequest
+) -> None:
+    attributes.completion_callbacks.extend(request.completion_callbacks)
+    if request.HasField("continued_failure"):
+        attributes.continued_failure.CopyFrom(request.continued_failure)
+    if request.HasField("last_completion_result"):
+        attributes.last_completion_result.CopyFrom(request.last_completion_result)
 
 
 def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
@@ -95,12 +105,14 @@ def new_run(key: WorkflowKey, run_id: str, event: HistoryEvent) -> Run:
     attributes = WorkflowExecutionStartedEventAttributes()
     attributes.CopyFrom(event.workflow_execution_started_event_attributes)
     run = _run_of(key, run_id, attributes, event_at(event))
-    run.user_metadata.CopyFrom(event.user_metadata)
+    if event.HasField("user_metadata"):
+        run.user_metadata = _copied(event.user_metadata)
     run.links = tuple(event.links)
     return run
 
 
 def _run_of(key: WorkflowKey, run_id: str, attributes: WorkflowExecutionStartedEventAttributes, at: int) -> Run:
+    has = attributes.HasField
     return Run(
         key,
         run_id,
@@ -112,9 +124,9 @@ def _run_of(key: WorkflowKey, run_id: str, attributes: WorkflowExecutionStartedE
         attributes.workflow_type.name,
         attributes.task_queue.name,
         nanos_of(attributes.workflow_task_timeout),
-        nanos_of(attributes.workflow_run_timeout),
-        nanos_of(attributes.workflow_execution_timeout),
-        _relatives(attributes) if attributes.HasField("parent_workflow_execution") else None,
+        nanos_of(attributes.workflow_run_timeout) if has("workflow_run_timeout") else 0,
+        nanos_of(attributes.workflow_execution_timeout) if has("workflow_execution_timeout") else 0,
+        _relatives(attributes) if has("parent_workflow_execution") else None,
     )
 
 
@@ -137,12 +149,19 @@ def begin(
     """Make a run and record its first event; `schedule_first_task` is to follow."""
     run = _run_of(key, run_id, attributes, world.now)
     if user_metadata is not None:
-        run.user_metadata.CopyFrom(user_metadata)
+        run.user_metadata = _copied(user_metadata)
     run.links = tuple(links)
     t = Transition(run, world, world.now)
     t.record(attributes, user_metadata=user_metadata, links=links)
     arm_timeouts(run)
     return t
+
+
+def _copied(user_metadata: UserMetadata) -> UserMetadata:
+    """Return a copy: a part of a message keeps all of it in memory."""
+    copied = UserMetadata()
+    copied.CopyFrom(user_metadata)
+    return copied
 
 
 def schedule_first_task(t: Transition) -> None:
@@ -163,9 +182,9 @@ def arm_timeouts(run: Run) -> None:
 @registry.applies(WorkflowExecutionStartedEventAttributes)
 def _apply(run: Run, event: Event, attributes: WorkflowExecutionStartedEventAttributes) -> None:
     if attributes.HasField("memo"):
-        run.memo.CopyFrom(attributes.memo)
+        run.memo = attributes.memo
     if attributes.HasField("search_attributes"):
-        run.search_attributes.CopyFrom(attributes.search_attributes)
+        run.search_attributes = attributes.search_attributes
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from temporalio.api.history.v1 import (
 from perdure._machine import MachineState, Table, move
 from perdure.server.core import registry
 from perdure.server.core.checks import check_cancel_timer, no_running_timer, normalize_start_timer, timer_id_taken
-from perdure.server.core.command_batch import CommandBatch
+from perdure.server.core.command_batch import CommandBatch, metadata_of
 from perdure.server.core.durations import nanos_of
 from perdure.server.core.events import Event
 from perdure.server.core.machines import workflow_task
@@ -77,7 +77,7 @@ def _record_start(t: Transition, command: Command) -> None:
             start_to_fire_timeout=attributes.start_to_fire_timeout,
             workflow_task_completed_event_id=t.run.last_task_completed_event_id,
         ),
-        user_metadata=command.user_metadata,
+        user_metadata=metadata_of(command),
     )
     t.run.changes.timers.add(attributes.timer_id)
     assert event.event_id > 0
@@ -115,7 +115,7 @@ def _record_cancel(t: Transition, command: Command) -> None:
             workflow_task_completed_event_id=t.run.last_task_completed_event_id,
             identity=t.identity,
         ),
-        user_metadata=command.user_metadata,
+        user_metadata=metadata_of(command),
     )
     t.run.changes.timers.add(timer_id)
 

@@ -290,7 +290,9 @@ def _apply_started(run: Run, event: Event, attributes: _Started) -> None:
     task.identity = attributes.identity
     task.request_id = attributes.request_id
     task.history_size_bytes = attributes.history_size_bytes
-    task.suggests_continue_as_new = tuple(attributes.suggest_continue_as_new_reasons)
+    task.suggests_continue_as_new = ()
+    if attributes.suggest_continue_as_new:
+        task.suggests_continue_as_new = tuple(attributes.suggest_continue_as_new_reasons)
 
 
 @registry.applies(_Completed)
@@ -299,7 +301,7 @@ def _apply_completed(run: Run, event: Event, attributes: _Completed) -> None:
     run.task.attempt = 1
     run.previous_started_event_id = attributes.started_event_id
     run.last_task_completed_event_id = event.event_id
-    if attributes.worker_version.build_id:
+    if attributes.HasField("worker_version") and attributes.worker_version.build_id:
         run.build_id = attributes.worker_version.build_id
 
 

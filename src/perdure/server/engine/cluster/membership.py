@@ -114,18 +114,24 @@ class Membership:
         """Shards that this node has stopped serving and is about to move."""
         self._look_at = 0.0
         """When to read the view at the latest, on the uptime clock: the lease of another may end then."""
+        self._is_told_to_look = False
         self._is_leaving = False
         self._is_replaced = False
         self._is_member = False
         """Whether it has joined and does not know of having been replaced; else it serves nothing."""
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def view(self) -> ClusterView:
         """What was read last."""
         return self._view
+
+    @property
+    def holds_its_lease(self) -> bool:
+        """Whether no other node can have taken what this one owns."""
+        return self._lease.is_valid()
 
     @property
     def is_leaving(self) -> bool:
@@ -174,7 +180,8 @@ class Membership:
         """Serve what is this node's, and begin to live with the others."""
         await self.look()
         self._host.tell_of_change()
-        self._task = run_for_ever(self._live_for_ever(), "membership")
+        self._tasks.append(run_for_ever(self._renew_for_ever(), "renewal of the lease"))
+        self._tasks.append(run_for_ever(self._live_for_ever(), "membership"))
 
     async def leave(self) -> None:
         """Give all shards to the others, if there are any, and tell the database that this node has stopped."""
@@ -189,9 +196,9 @@ class Membership:
 
     async def stop(self) -> None:
         """End this node's membership, when nothing of it is in progress any more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._is_replaced:
             return
         try:
@@ -201,6 +208,7 @@ class Membership:
 
     def look_soon(self) -> None:
         """Read the view at once: something in it has changed."""
+        self._is_told_to_look = True
         self._look_at = 0.0
         self._wake.set()
 
@@ -211,27 +219,50 @@ class Membership:
         self._lease.lose()
         self._wake.set()
 
+    # --- the lease ----------------------------------------------------------------------------------------------------
+
+    async def _renew_for_ever(self) -> None:
+        """Prolong the lease, whatever else takes long: giving shards away waits for a batch, taking them for a lock."""
+        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
+        while True:
+            await asyncio.sleep(interval)
+            if self._is_replaced:
+                continue
+            session = self.session
+            try:
+                await self._renew(session)
+            except Fenced as error:
+                if session == self.session:
+                    _logger.error("this node was declared dead: %s", error)
+                    self.replaced()
+            except StoreError as error:
+                _logger.warning("the lease cannot be renewed, trying again: %s", error)
+
+    async def _renew(self, session: str) -> None:
+        sent_at = self._clock.uptime()
+        version = await self._store.renew(self._settings.lease_seconds)
+        if self._is_replaced or session != self.session:
+            # By now it is known better.
+            return
+        self._lease.renewed(sent_at)
+        if version != self._view.version:
+            self.look_soon()
+
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     async def _live_for_ever(self) -> None:
-        interval = self._settings.lease_seconds / self._settings.renewals_per_lease
-        renew_at = self._clock.uptime() + interval
         while True:
-            await self._sleep_until(min(renew_at, self._look_at))
+            await self._sleep_until(self._look_at)
             try:
                 if self._is_replaced:
                     await self._join_anew()
-                    continue
-                if self._clock.uptime() >= renew_at:
-                    renew_at = self._clock.uptime() + interval
-                    await self._renew()
-                if self._clock.uptime() >= self._look_at:
+                elif self._clock.uptime() >= self._look_at:
                     await self.look()
             except Fenced as error:
                 _logger.error("this node was declared dead: %s", error)
                 self.replaced()
             except StoreError as error:
-                _logger.warning("the cluster's state cannot be read or renewed, trying again: %s", error)
+                _logger.warning("the cluster's state cannot be read or changed, trying again: %s", error)
                 self._look_at = self._clock.uptime() + _RETRY_SECONDS
 
     async def _sleep_until(self, when: float) -> None:
@@ -246,13 +277,6 @@ class Membership:
         except TimeoutError:
             pass
         self._wake.clear()
-
-    async def _renew(self) -> None:
-        sent_at = self._clock.uptime()
-        version = await self._store.renew(self._settings.lease_seconds)
-        self._lease.renewed(sent_at)
-        if version != self._view.version:
-            self._look_at = 0.0
 
     async def _join_anew(self) -> None:
         self._serve_nothing()
@@ -272,6 +296,8 @@ class Membership:
         self._ownership.cease(served)
         self._giving.clear()
         self._store.limit_to(frozenset())
+        self._ownership.doubt()
+        self._view = self._view._replace(version=-1)
 
     # --- the view -----------------------------------------------------------------------------------------------------
 
@@ -280,17 +306,23 @@ class Membership:
         async with self._looking:
             while True:
                 asked_at = self._clock.uptime()
+                self._is_told_to_look = False
                 view = await self._store.read_view()
                 self._take(view, asked_at)
                 if not self._is_member or not await self._act(view):
                     return
 
     def _take(self, view: ClusterView, asked_at: float) -> None:
+        if view.version < self._view.version:
+            _logger.critical("the database shows an older state than before, as if it was restored: all is read anew")
+            self.replaced()
+            return
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         if view.version != self._view.version:
             self._ownership.learn(view.shards)
         self._view = view
-        self._look_at = asked_at + self._seconds_to_next_end(view)
+        # Who has told of a change during the read may not see it in what was read.
+        self._look_at = 0.0 if self._is_told_to_look else asked_at + self._seconds_to_next_end(view)
         self._host.members_changed(view.members)
         if not self._is_member:
             return

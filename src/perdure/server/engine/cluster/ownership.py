@@ -129,6 +129,10 @@ class ShardOwnership:
                 self._epochs[shard] = epoch
         self._tell()
 
+    def doubt(self) -> None:
+        """Take in what comes next as the truth, however old: the database may have been restored to an older state."""
+        self._epochs = [0] * SHARDS
+
     async def wait_for_change(self, seconds: float) -> None:
         """Return when something of all this has changed, or after that time."""
         changed = self._changed

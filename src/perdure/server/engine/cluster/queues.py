@@ -11,6 +11,10 @@ by three rules, all of them soft state that a broken link resets:
   answer carries the task, and how many there are still. With a hint and no poll that waits, it answers the knock with
   *busy*, and the owner knocks elsewhere too; its next polls take turns between its own tasks and those of the hints.
 
+A knock and the answer to a visit may overtake one another on their way through this node's tasks. So both carry a
+serial number of the owner's, and what is older than what was heard last is passed over. As a net the owner knocks
+again, now and then, for offers that nobody came for.
+
 Every node knows all polled queues instead of a home for each: a poll begins and ends rarely, a task needs no third
 node, and no role has to be taken over when a node dies. See docs/decisions/0009-task-queues-across-nodes.md.
 """
@@ -48,6 +52,8 @@ class Announcement(msgspec.Struct, array_like=True):
 
     queue: Queue
     is_polled: bool
+    is_sticky: bool = False
+    """Whether only one worker polls it."""
 
 
 class Knock(msgspec.Struct, array_like=True):
@@ -55,6 +61,8 @@ class Knock(msgspec.Struct, array_like=True):
 
     queue: Queue
     count: int
+    serial: int
+    """Rises with everything that this node says of its tasks."""
 
 
 class Visit(msgspec.Struct, array_like=True):
@@ -69,6 +77,8 @@ class Visited(msgspec.Struct, array_like=True):
 
     reply: bytes
     left: int
+    serial: int
+    """See `Knock.serial`."""
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -83,7 +93,7 @@ class LocalQueues(Protocol):
     def has_recent_local_poller(self, key: QueueKey) -> bool:
         """Return whether a poll waits here, or one began or ended lately."""
 
-    def look_for_tasks(self, key: QueueKey) -> None:
+    def look_for_tasks(self, key: QueueKey, *, is_sticky: bool) -> None:
         """See whether there are tasks of this node's shards in a queue, and report what is left over."""
 
     def send_over(self, key: QueueKey, node: str) -> bool:
@@ -97,12 +107,14 @@ class _Hint(msgspec.Struct):
     """What is known of another node's tasks in a queue."""
 
     left: int
+    serial: int
     visits: int = 0
 
 
 class _Here(msgspec.Struct):
     """A queue that is polled here."""
 
+    is_sticky: bool
     hints: dict[str, _Hint] = {}
     turn: int = 0
 
@@ -127,6 +139,7 @@ class NeighbourQueues:
         self._local: LocalQueues
         self._here: dict[QueueKey, _Here] = {}
         self._there: dict[QueueKey, _There] = {}
+        self._serial = 0
 
     def attach(self, local: LocalQueues) -> None:
         """Take the matcher of this node, before anything else."""
@@ -134,11 +147,11 @@ class NeighbourQueues:
 
     # --- polls here ---------------------------------------------------------------------------------------------------
 
-    def polled(self, key: QueueKey) -> None:
+    def polled(self, key: QueueKey, *, is_sticky: bool) -> None:
         """Note that a poll of a queue has come to this node."""
         if key not in self._here:
-            self._here[key] = _Here()
-            self._announce(key, is_polled=True)
+            self._here[key] = _Here(is_sticky)
+            self._announce(Announcement(_named(key), True, is_sticky))
 
     def source(self, key: QueueKey, *, has_local: bool) -> str | None:
         """Return the node that a poll is to visit now, None where it should see to this node's own tasks."""
@@ -155,24 +168,38 @@ class NeighbourQueues:
         here.hints[sources[turn]].visits += 1
         return sources[turn]
 
-    def returns(self, key: QueueKey, node: str, left: int | None) -> None:
+    def returns(self, key: QueueKey, node: str, told: Visited | None) -> None:
         """Note what a visit told of the tasks that are left there; None where it told nothing."""
         hint = self._hint(key, node)
         if hint is None:
             return
         hint.visits = max(hint.visits - 1, 0)
-        if left is not None:
-            hint.left = left
+        if told is not None and told.serial > hint.serial:
+            hint.left, hint.serial = told.left, told.serial
         if hint.left == 0 and hint.visits == 0:
             del self._here[key].hints[node]
             return
         self._send_over(key, node, hint)
 
+    def stays(self, key: QueueKey, node: str) -> None:
+        """Note that a poll that was to visit a node has gone before."""
+        self.returns(key, node, None)
+
+    def gives_up(self, key: QueueKey, node: str) -> None:
+        """Note that a visit got no answer in time: no poll is to go there until it knocks anew."""
+        hint = self._hint(key, node)
+        if hint is not None:
+            hint.left = 0
+
     def sweep(self) -> None:
-        """Tell the others which queues are not polled here any more."""
+        """Tell the others which queues are not polled here any more, and knock again for what is left over."""
+        for key, there in self._there.items():
+            count = self._local.offer_count(key) if there.knocked else 0
+            for node in there.knocked if count else ():
+                self._tell(node, KNOCK, self._knock(key, count))
         for key in [key for key in self._here if not self._local.has_recent_local_poller(key)]:
             del self._here[key]
-            self._announce(key, is_polled=False)
+            self._announce(Announcement(_named(key), False))
 
     # --- tasks here ---------------------------------------------------------------------------------------------------
 
@@ -186,16 +213,18 @@ class NeighbourQueues:
         if there is not None and not there.knocked.keys() - there.busy:
             self._knock_next(key, there, count)
 
-    def visited(self, key: QueueKey, node: str, left: int) -> None:
-        """Note what a visiting node is told of the offers left here."""
+    def visited(self, key: QueueKey, node: str, left: int) -> int:
+        """Note what a visiting node is told of the offers left here, and return the serial number of saying so."""
+        self._serial += 1
         there = self._there.get(key)
         if there is None:
-            return
+            return self._serial
         if left == 0:
             there.knocked.pop(node, None)
         else:
             there.knocked[node] = None
         there.busy.discard(node)
+        return self._serial
 
     # --- what other nodes say -----------------------------------------------------------------------------------------
 
@@ -203,7 +232,7 @@ class NeighbourQueues:
         """Take in news of another node."""
         if topic == POLLS:
             announcement = _announcement.decode(body)
-            self._hear_announcement(peer, announcement.queue.key, is_polled=announcement.is_polled)
+            self._hear_announcement(peer, announcement)
         elif topic == KNOCK:
             knock = _knock.decode(body)
             self._hear_knock(peer, knock)
@@ -213,8 +242,8 @@ class NeighbourQueues:
     def linked(self, link: Link) -> None:
         """Begin anew with a node to which a link has come up."""
         self.unlinked(link.peer)
-        for key in self._here:
-            link.cast(POLLS, _encode(Announcement(_named(key), True)))
+        for key, here in self._here.items():
+            link.cast(POLLS, _encode(Announcement(_named(key), True, here.is_sticky)))
 
     def unlinked(self, peer: str) -> None:
         """Forget what is known of a node that cannot be reached."""
@@ -225,8 +254,8 @@ class NeighbourQueues:
 
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _announce(self, key: QueueKey, *, is_polled: bool) -> None:
-        body = _encode(Announcement(_named(key), is_polled))
+    def _announce(self, announcement: Announcement) -> None:
+        body = _encode(announcement)
         for link in self._links():
             link.cast(POLLS, body)
 
@@ -234,13 +263,14 @@ class NeighbourQueues:
         here = self._here.get(key)
         return here.hints.get(node) if here is not None else None
 
-    def _hear_announcement(self, peer: str, key: QueueKey, *, is_polled: bool) -> None:
+    def _hear_announcement(self, peer: str, announcement: Announcement) -> None:
+        key = announcement.queue.key
         there = self._there.get(key)
-        if is_polled:
+        if announcement.is_polled:
             if there is None:
                 there = self._there[key] = _There()
             there.nodes[peer] = None
-            self._local.look_for_tasks(key)
+            self._local.look_for_tasks(key, is_sticky=announcement.is_sticky)
         elif there is not None:
             self._forget_poller(peer, key, there)
 
@@ -257,14 +287,17 @@ class NeighbourQueues:
                 self.left_over(key, count)
 
     def _hear_knock(self, peer: str, knock: Knock) -> None:
-        key = knock.queue.key
-        self.polled(key)
-        hints = self._here[key].hints
+        here = self._here.get(knock.queue.key)
+        if here is None:
+            # It is not polled here any more, as the other node has been told or will be.
+            self._tell(peer, BUSY, knock.queue)
+            return
+        key, hints = knock.queue.key, here.hints
         hint = hints.get(peer)
         if hint is None:
-            hint = hints[peer] = _Hint(knock.count)
-        else:
-            hint.left = max(hint.left, knock.count)
+            hint = hints[peer] = _Hint(knock.count, knock.serial)
+        elif knock.serial > hint.serial:
+            hint.left, hint.serial = knock.count, knock.serial
         self._send_over(key, peer, hint)
 
     def _hear_busy(self, peer: str, key: QueueKey) -> None:
@@ -283,8 +316,12 @@ class NeighbourQueues:
                 there.knocked[node] = None
                 # To the end: the next knock is for another one.
                 there.nodes[node] = there.nodes.pop(node)
-                self._tell(node, KNOCK, Knock(_named(key), count))
+                self._tell(node, KNOCK, self._knock(key, count))
                 return
+
+    def _knock(self, key: QueueKey, count: int) -> Knock:
+        self._serial += 1
+        return Knock(_named(key), count, self._serial)
 
     def _send_over(self, key: QueueKey, node: str, hint: _Hint) -> None:
         """Let as many waiting polls visit a node as it has tasks; where none can, tell it."""

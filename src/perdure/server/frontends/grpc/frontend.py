@@ -1,45 +1,46 @@
 """The gRPC server: takes calls off the wire, hands them to the handlers and puts replies and errors on it.
 
 Requests arrive and replies leave as bytes, so that a reply put together from stored events is not parsed or serialised
-again. There are no interceptors and nothing is built per call but the `GrpcCall`: grpc itself takes 0.2 to 0.3 ms of
-CPU for a call, and this file must add next to nothing. It must know no rule of the engine.
+again. It is HTTP/2 of our own (docs/decisions/0007): a call costs one task, and what this file adds to it must stay
+next to nothing. It must know no rule of the engine.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, cast
+import asyncio
+import socket
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Final
 
-import grpc
-import grpc.aio
-from google.protobuf.message import DecodeError
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 
-from perdure.server.core.errors import InvalidArgument, ServerError, Unavailable
-from perdure.server.frontends.grpc.call import GrpcCall
-from perdure.server.frontends.grpc.status import DETAILS_KEY, CallStatus, status_of
-from perdure.server.frontends.grpc.streams import ServedStream
-from perdure.server.store.interface import StoreUnavailable
+from perdure.server.engine.background import Background
+from perdure.server.frontends.grpc import health, reflection
+from perdure.server.frontends.grpc.exchange import STOPPING
+from perdure.server.frontends.grpc.health import Health
+from perdure.server.frontends.grpc.http2.limits import Http2Limits
+from perdure.server.frontends.grpc.listener import listen
+from perdure.server.frontends.grpc.protocol import GrpcProtocol
+from perdure.server.frontends.grpc.reflection import Reflection
+from perdure.server.frontends.grpc.service import Route, Service, StreamRoute, UnaryRoute
+from perdure.server.frontends.links import AcceptLink, Doorman, LinkProtocol
 
 if TYPE_CHECKING:
-    from perdure.server.frontends.grpc.streams import StreamHandler
+    from perdure.server.frontends.grpc.call import GrpcCall
     from perdure.server.handlers.dispatch import Dispatcher
     from perdure.server.handlers.registry import Method
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_ADDRESS: Final = "127.0.0.1:7233"
 CONCURRENT_CALLS_MAX: Final = 50_000
-"""Calls in progress at once, parked polls included (24 KB each); more are refused as RESOURCE_EXHAUSTED."""
-
+"""Calls in progress at once, parked polls included; more are refused as RESOURCE_EXHAUSTED."""
 MESSAGE_SIZE: Final = 4 * 1024 * 1024
 """Most bytes of a request."""
+CONNECTIONS_MAX: Final = 10_000
+"""Connections at once; more are closed as soon as they are made."""
 
-_KEEPALIVE_MS: Final = 60_000
-_KEEPALIVE_TIMEOUT_MS: Final = 10_000
-_PING_INTERVAL_MIN_MS: Final = 10_000
+_CLOSE_SECONDS: Final = 1.0
+"""How long connections may take to close once nothing is in progress on them."""
 
 
 class GrpcFrontend:
@@ -49,7 +50,9 @@ class GrpcFrontend:
         methods: What to serve; as a rule `registry.methods()`.
         address: Host and port; port 0 takes a free one.
         concurrent_calls_max: Calls in progress at once.
+        connections_max: Connections at once.
         message_size: Most bytes of a request.
+        limits: The limits of each connection.
     """
 
     def __init__(
@@ -58,155 +61,147 @@ class GrpcFrontend:
         *,
         address: str = DEFAULT_ADDRESS,
         concurrent_calls_max: int = CONCURRENT_CALLS_MAX,
+        connections_max: int = CONNECTIONS_MAX,
         message_size: int = MESSAGE_SIZE,
+        limits: Http2Limits | None = None,
     ) -> None:
-        self._methods = methods
-        self._services = sorted({method.service for method in methods})
         self._address = address
-        self._concurrent_calls_max = concurrent_calls_max
-        self._message_size = message_size
-        self._health = health.aio.HealthServicer()
-        self._grpc: grpc.aio.Server | None = None
+        self._connections_max = connections_max
+        self._methods = methods
+        services = sorted({method.service for method in methods})
+        self._health = Health(services)
+        self._limits = limits or Http2Limits()
+        self._service = Service(
+            _standard_routes(self._health, services),
+            calls_max=concurrent_calls_max,
+            message_size_max=message_size,
+            limits=self._limits,
+        )
+        self._accept_link: AcceptLink | None = None
+        self._doormen: set[Doorman] = set()
+        self._links = Background()
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[asyncio.Server] = []
+        self._is_stopping = False
+        self._connections: set[GrpcProtocol] = set()
+        self._last_is_lost: asyncio.Future[None] | None = None
 
     async def bind(self) -> int:
-        """Take the port and return it; calls are answered once `start` was called.
+        """Take the address and return the port. Who connects waits until `start`.
 
         Raises:
             OSError: The address cannot be bound.
         """
-        self._grpc = grpc.aio.server(options=self._options(), maximum_concurrent_rpcs=self._concurrent_calls_max)
-        try:
-            return self._grpc.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {self._address}: {error}") from error
+        self._sockets = await listen(self._address)
+        port: int = self._sockets[0].getsockname()[1]
+        return port
 
-    async def start(self, dispatcher: Dispatcher, streams: Mapping[str, StreamHandler] | None = None) -> None:
-        """Begin to serve, on the port that was bound.
+    async def start(self, dispatcher: Dispatcher, accept_link: AcceptLink | None = None) -> None:
+        """Begin to serve at the address that was bound.
 
         Args:
             dispatcher: What answers calls.
-            streams: Who serves raw streams, by path.
+            accept_link: What serves the streams of other nodes; None where there are none.
         """
-        assert self._grpc is not None, "bind first"
-        self._grpc.add_generic_rpc_handlers((_Methods(dispatcher, self._methods), _Streams(streams or {})))
-        await self._add_health_and_reflection(self._grpc)
-        await self._grpc.start()
+        assert self._sockets, "bind comes first"
+        for method in self._methods:
+            self._service.routes[method.path] = _handled(dispatcher, method)
+        self._accept_link = accept_link
+        loop = asyncio.get_running_loop()
+        sockets, self._sockets = self._sockets, []
+        self._listeners = [await loop.create_server(self._connection, sock=each) for each in sockets]
 
     async def report(self, *, is_ready: bool) -> None:
         """Have the health service tell whether calls can be answered; those that come are answered all the same."""
-        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in (health.OVERALL_HEALTH, *self._services):
-            await self._health.set(service, status)
+        self._health.report(is_ready=is_ready)
 
     async def stop(self, grace_seconds: float) -> None:
         """Take no more calls, report NOT_SERVING, and let those in progress finish for that long."""
-        if self._grpc is None:
-            return
-        await self._health.enter_graceful_shutdown()
-        await self._grpc.stop(grace_seconds)
-        self._grpc = None
+        self._is_stopping = True
+        for bound in self._sockets:
+            bound.close()
+        for listener in self._listeners:
+            listener.close()
+        self._sockets, self._listeners = [], []
+        self._health.end()
+        for doorman in tuple(self._doormen):
+            doorman.abort()
+        for connection in tuple(self._connections):
+            connection.go_away()
+        await self._wait_until_closed(grace_seconds)
+        for connection in tuple(self._connections):
+            connection.give_up(STOPPING)
+        await self._service.calls.wait_until_none()
+        await self._wait_until_closed(_CLOSE_SECONDS)
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._wait_until_closed(_CLOSE_SECONDS)
+        await self._links.stop()
 
-    async def _add_health_and_reflection(self, server: grpc.aio.Server) -> None:
-        await self.report(is_ready=True)
-        generic = cast("grpc.aio.Server", _GenericOnly(server))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
-        servicer = reflection.aio.ReflectionServicer([*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME])
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, generic)  # type: ignore[no-untyped-call]  # published without type hints
+    def _connection(self) -> asyncio.Protocol:
+        is_full = len(self._connections) + len(self._doormen) >= self._connections_max
+        if self._accept_link is None or self._is_stopping or is_full:
+            return self._grpc_connection()
+        doorman = Doorman(
+            self._grpc_connection, self._serve_link, self._limits.handshake_seconds, self._doormen.discard
+        )
+        self._doormen.add(doorman)
+        return doorman
 
-    def _options(self) -> list[tuple[str, int]]:
-        return [
-            ("grpc.max_receive_message_length", self._message_size),
-            ("grpc.max_send_message_length", -1),
-            # Without this a second server could take the same port and half of the calls.
-            ("grpc.so_reuseport", 0),
-            # A poller that is gone without a word is noticed within this.
-            ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
-            # SDKs ping every 30 s, also while nothing is in progress; the default would close their connections.
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MIN_MS),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_INTERVAL_MIN_MS),
-            ("grpc.http2.max_ping_strikes", 0),
-        ]
+    def _serve_link(self, link: LinkProtocol) -> None:
+        assert self._accept_link is not None, "a doorman is there only where links are"
+        self._links.start(_until_closed(self._accept_link, link), "stream of another node")
 
+    def _grpc_connection(self) -> GrpcProtocol:
+        unwelcome = ""
+        if self._is_stopping:
+            unwelcome = "the server stops"
+        elif len(self._connections) >= self._connections_max:
+            unwelcome = "too many connections"
+        connection = GrpcProtocol(self._service, self._lost, unwelcome=unwelcome)
+        self._connections.add(connection)
+        return connection
 
-class _GenericOnly:
-    """A server as seen by those who add services to it, that does not register their methods one by one.
+    def _lost(self, connection: GrpcProtocol) -> None:
+        self._connections.discard(connection)
+        if self._last_is_lost is not None and not self._connections and not self._last_is_lost.done():
+            self._last_is_lost.set_result(None)
 
-    grpc.aio waits for the calls of each registered method by itself, and with every call, whatever it calls, begins all
-    of these waits anew. What is found by its path, as by `_Methods`, costs nothing while nobody calls it.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, object]) -> None:
-        """Leave it at the generic handlers, which hold the same methods."""
-
-
-class _Methods(grpc.GenericRpcHandler):
-    """Finds the handler of a call by its path."""
-
-    def __init__(self, dispatcher: Dispatcher, methods: Sequence[Method]) -> None:
-        self._by_path: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            method.path: grpc.unary_unary_rpc_method_handler(_behaviour(dispatcher, method)) for method in methods
-        }
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Return the handler of a path, None where nothing is served there."""
-        return self._by_path.get(handler_call_details.method)
+    async def _wait_until_closed(self, seconds: float) -> None:
+        if self._connections:
+            self._last_is_lost = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._last_is_lost,), timeout=seconds)
 
 
-class _Streams(grpc.GenericRpcHandler):
-    """Finds the handler of a raw stream by its path."""
-
-    def __init__(self, streams: Mapping[str, StreamHandler]) -> None:
-        self._by_path: Mapping[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            path: grpc.stream_stream_rpc_method_handler(_stream_behaviour(handler)) for path, handler in streams.items()
-        }
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        """Return the handler of a path, None where nothing is served there."""
-        return self._by_path.get(handler_call_details.method)
+async def _until_closed(accept: AcceptLink, link: LinkProtocol) -> None:
+    try:
+        await accept(link)
+    finally:
+        link.close()
 
 
-_Behaviour = Callable[[bytes, "grpc.aio.ServicerContext[bytes, bytes]"], Awaitable[bytes]]
+def _handled(dispatcher: Dispatcher, method: Method) -> UnaryRoute:
+    """Return the route of a method."""
+
+    def answer(data: bytes, call: GrpcCall) -> Awaitable[bytes]:
+        return dispatcher.serve(method, data, call)
+
+    return UnaryRoute(method.name, answer)
 
 
-def _stream_behaviour(handler: StreamHandler) -> Callable[..., Awaitable[None]]:
-    async def serve(requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-        await handler(ServedStream(context))
+def _standard_routes(server_health: Health, services: Sequence[str]) -> dict[str, Route]:
+    """Return what every gRPC tool asks for."""
 
-    return serve
+    async def check(data: bytes, call: GrpcCall) -> Message:
+        return server_health.check(health_pb2.HealthCheckRequest.FromString(data))
 
+    async def list_all(data: bytes, call: GrpcCall) -> Message:
+        return server_health.list()
 
-def _behaviour(dispatcher: Dispatcher, method: Method) -> _Behaviour:
-    async def serve(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        try:
-            return await dispatcher.serve(method, data, GrpcCall(context))
-        except Exception as error:  # noqa: BLE001 - this is the border: whatever failed becomes a status
-            status = _status(error, method)
-        await context.abort(status.code, status.message, _trailers(status))
-        raise AssertionError("abort returned")
-
-    return serve
-
-
-def _status(error: Exception, method: Method) -> CallStatus:
-    match error:
-        case ServerError():
-            return status_of(error)
-        case DecodeError():
-            return status_of(InvalidArgument(f"the request of {method.name} cannot be read: {error}"))
-        case StoreUnavailable():
-            return status_of(Unavailable("the store is not available, try again"))
-        case _:
-            logger.error("%s failed", method.name, exc_info=error)
-            return CallStatus(grpc.StatusCode.INTERNAL, f"internal error in {method.name}, see the server's log", b"")
-
-
-def _trailers(status: CallStatus) -> tuple[tuple[str, bytes], ...]:
-    return ((DETAILS_KEY, status.details),) if status.details else ()
+    told = Reflection([*services, health.SERVICE, reflection.SERVICE])
+    return {
+        f"/{health.SERVICE}/Check": UnaryRoute("Check", check),
+        f"/{health.SERVICE}/List": UnaryRoute("List", list_all),
+        f"/{health.SERVICE}/Watch": StreamRoute(server_health.watch),
+        f"/{reflection.SERVICE}/{reflection.METHOD}": StreamRoute(told.serve),
+    }

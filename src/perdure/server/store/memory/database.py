@@ -163,6 +163,8 @@ class Change:
 
     def _add(self, write: EntityWrite) -> None:
         for run in write.runs:
+            if run.run_id in write.runs_advanced:
+                self._check_only_advanced(run)
             self._add_run(run)
         for event in write.events:
             self._add_event(event)
@@ -192,6 +194,11 @@ class Change:
             )
         _check_texts(run.namespace_id, run.workflow_id, run.run_id, run.workflow_type, run.task_queue)
         self._runs[run.run_id] = copy.copy(run)
+
+    def _check_only_advanced(self, run: RunRecord) -> None:
+        """Make sure that a store which writes only how far the run has come would hold the same."""
+        stored = self._run(run.run_id)
+        assert stored is None or _outline(stored) == _outline(run), "more changed than how far the run has come"
 
     def _add_event(self, event: EventRecord) -> None:
         key = (event.run_id, event.event_id)
@@ -248,6 +255,13 @@ class Change:
             if other_id != run.run_id and other is not None and other.is_current:
                 raise BatchRejected(f"Workflow {run.workflow_id} already has the current run {other_id}.")
             self._current[key] = run.run_id
+
+
+def _outline(run: RunRecord) -> tuple[object, ...]:
+    """Return what can change of a run besides how far it has come."""
+    # The same map may be serialised in another order.
+    maps = (sorted(run.memo), sorted(run.search_attributes))
+    return (run.is_current, run.status, run.execution_at, run.closed_at, *maps)
 
 
 def _check_texts(*texts: str) -> None:

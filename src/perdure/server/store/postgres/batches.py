@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from perdure.server.store.interface import Fenced, ShardMove, StaleVersion
 from perdure.server.store.postgres import members
 from perdure.server.store.postgres.bulk import Bulk, delete, insert, update_runs, upsert
-from perdure.server.store.rounds import Fence, Round
+from perdure.server.store.rounds import ADVANCED_COLUMNS, CHANGED_COLUMNS, Fence, Round
 from perdure.server.store.schema import (
     ACTIVITY,
     BUFFERED_EVENT,
@@ -38,7 +38,8 @@ _HISTORY = (EVENT, REQUEST)
 """What stays with a closed run."""
 
 FENCE = "UPDATE node SET batch = $3 WHERE node = $1 AND incarnation = $2 AND batch = $3 - 1"
-_UPDATE_RUNS = Bulk(update_runs())
+_ADVANCE_RUNS = Bulk(update_runs(ADVANCED_COLUMNS))
+_UPDATE_RUNS = Bulk(update_runs(CHANGED_COLUMNS))
 _INSERT_RUNS = Bulk(insert(RUN))
 _DELETE_RUNS = Bulk(delete(RUN, _OF_RUN))
 _INSERT_EVENTS = Bulk(insert(EVENT))
@@ -86,10 +87,11 @@ async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round], m
 
 
 async def _write_runs(session: Session, rows: Round) -> None:
-    changed = await _UPDATE_RUNS.execute(session, rows.runs_not_current)
+    changed = await _ADVANCE_RUNS.execute(session, rows.runs_advanced)
+    changed += await _UPDATE_RUNS.execute(session, rows.runs_not_current)
     await _DELETE_RUNS.execute(session, rows.runs_deleted)
-    changed += await _UPDATE_RUNS.execute(session, rows.runs_running + rows.runs_current)
-    expected = len(rows.runs_running) + len(rows.runs_not_current) + len(rows.runs_current)
+    changed += await _UPDATE_RUNS.execute(session, rows.runs_current)
+    expected = len(rows.runs_advanced) + len(rows.runs_not_current) + len(rows.runs_current)
     if changed != expected:
         raise StaleVersion(f"{expected - changed} of {expected} runs are not stored in the expected version.")
     await _INSERT_RUNS.execute(session, rows.runs_new)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure.server.store.postgres.dialect import TYPE_NAMES
-from perdure.server.store.rounds import CHANGED_COLUMNS, Row
+from perdure.server.store.rounds import Row
 from perdure.server.store.schema import RUN, ColumnType, Table
 
 if TYPE_CHECKING:
@@ -83,12 +83,16 @@ def delete(table: Table, key: Sequence[str], *, up_to: str | None = None) -> str
     return f"DELETE FROM {table.name} USING {source} AS gone ({', '.join(names)}) WHERE {condition}"
 
 
-def update_runs() -> str:
-    """Return the statement that updates runs where they are stored in the expected version."""
-    types = [_type_of(RUN, "version" if name == "stored_version" else name) for name in CHANGED_COLUMNS]
-    changes = ", ".join(f"{name} = changed.{name}" for name in CHANGED_COLUMNS[2:])
+def update_runs(columns: Sequence[str]) -> str:
+    """Return the statement that updates these columns of runs where they are stored in the expected version.
+
+    Args:
+        columns: The run's id and its stored version, then those that are set.
+    """
+    types = [_type_of(RUN, "version" if name == "stored_version" else name) for name in columns]
+    changes = ", ".join(f"{name} = changed.{name}" for name in columns[2:])
     return (
-        f"UPDATE run SET {changes} FROM {rows_of(types)} AS changed ({', '.join(CHANGED_COLUMNS)})"
+        f"UPDATE run SET {changes} FROM {rows_of(types)} AS changed ({', '.join(columns)})"
         " WHERE run.run_id = changed.run_id AND run.version = changed.stored_version"
     )
 

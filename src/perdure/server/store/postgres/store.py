@@ -186,8 +186,10 @@ class PostgresStore:
         return await self._keeper.ask(lambda connection: members.renew(connection, *place, lease_seconds))
 
     async def read_view(self) -> ClusterView:
-        """See `ClusterStore.read_view`."""
-        return await members.read_view(self._reader)
+        """See `ClusterStore.read_view`. A member reads it as hastily as it renews, whatever keeps the readers busy."""
+        if self._keeper is None:
+            return await members.read_view(self._reader)
+        return await self._keeper.ask(members.read_view)
 
     async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
         """See `ClusterStore.take_over`. It may wait for a batch of that node, so no batch of ours waits for it."""

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from perdure.server.store.interface import CommitUnknown, Fenced, StaleVersion
-from perdure.server.store.rounds import CHANGED_COLUMNS, RUNNING, Fence, Round
+from perdure.server.store.rounds import ADVANCED_COLUMNS, CHANGED_COLUMNS, Fence, Round
 from perdure.server.store.schema import (
     ACTIVITY,
     BUFFERED_EVENT,
@@ -27,9 +27,6 @@ from perdure.server.store.schema import (
     Table,
 )
 from perdure.server.store.sqlite.bulk import Bulk
-
-_STATUS_COLUMNS = frozenset({"is_current", "status"})
-"""Naming an indexed column in SET costs its index's upkeep even where the value stays."""
 
 _WIDE = 128
 """Rows of runs and activities have many columns: more per statement saves little and costs memory."""
@@ -50,16 +47,15 @@ def _upsert(table: Table, *, largest: int = 512) -> Bulk:
     return _insert(table, largest=largest, conflict=f" ON CONFLICT ({key}) DO UPDATE SET {changed}")
 
 
-def _update_runs(skipped: frozenset[str], condition: str) -> Bulk:
+def _update_runs(columns: tuple[str, ...]) -> Bulk:
+    # Naming an indexed column in SET costs its index's upkeep even where the value stays.
     changes = ", ".join(
-        f"{name} = new.column{position}"
-        for position, name in enumerate(CHANGED_COLUMNS, start=1)
-        if position > 2 and name not in skipped
+        f"{name} = new.column{position}" for position, name in enumerate(columns, start=1) if position > 2
     )
     return Bulk(
         f"UPDATE run SET {changes} FROM (VALUES {{rows}}) AS new"
-        f" WHERE run.run_id = new.column1 AND run.version = new.column2{condition}",
-        len(CHANGED_COLUMNS),
+        " WHERE run.run_id = new.column1 AND run.version = new.column2",
+        len(columns),
         largest=_WIDE,
     )
 
@@ -77,8 +73,8 @@ def _delete(table: Table, key: tuple[str, ...]) -> Bulk:
 _OF_RUN = ("run_id",)
 
 _FENCE = "UPDATE node SET batch = ?3 WHERE node = ?1 AND incarnation = ?2 AND batch = ?3 - 1"
-_UPDATE_RUNNING_RUNS = _update_runs(_STATUS_COLUMNS, f" AND run.status = {RUNNING} AND run.is_current = 1")
-_UPDATE_RUNS = _update_runs(frozenset(), "")
+_ADVANCE_RUNS = _update_runs(ADVANCED_COLUMNS)
+_UPDATE_RUNS = _update_runs(CHANGED_COLUMNS)
 _INSERT_RUNS = _insert(RUN, largest=_WIDE)
 _DELETE_RUNS = _delete(RUN, _OF_RUN)
 _INSERT_EVENTS = _insert(EVENT)
@@ -134,15 +130,11 @@ def roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _write_runs(connection: sqlite3.Connection, rows: Round) -> None:
-    expected = len(rows.runs_running) + len(rows.runs_not_current) + len(rows.runs_current)
-    changed = _UPDATE_RUNNING_RUNS.execute(connection, rows.runs_running)
-    late = rows.runs_current
-    if changed < len(rows.runs_running):
-        # The rest changes its status. Those already done have another version now and are passed over.
-        late = late + rows.runs_running
+    expected = len(rows.runs_advanced) + len(rows.runs_not_current) + len(rows.runs_current)
+    changed = _ADVANCE_RUNS.execute(connection, rows.runs_advanced)
     changed += _UPDATE_RUNS.execute(connection, rows.runs_not_current)
     _DELETE_RUNS.execute(connection, rows.runs_deleted)
-    changed += _UPDATE_RUNS.execute(connection, late)
+    changed += _UPDATE_RUNS.execute(connection, rows.runs_current)
     if changed != expected:
         raise StaleVersion(f"{expected - changed} of {expected} runs are not stored in the expected version.")
     _INSERT_RUNS.execute(connection, rows.runs_new)

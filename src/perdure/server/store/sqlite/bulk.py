@@ -1,8 +1,8 @@
 """Statements that take a variable number of rows in a single step.
 
 A statement with room for N rows is one step of the database, so its cost does not depend on how busy the event loop's
-thread is (see `thread.py`). Room comes in a few sizes, a third or a half apart: what is not used is filled with NULL,
-which every statement here is written to pass over. All texts are built at import.
+thread is (see `thread.py`). Room comes in a few sizes, a third or a half apart: what is not used is filled with rows
+whose first value is NULL, which every statement here is written to pass over. All texts are built at import.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Bulk:
 
     def __init__(self, template: str, width: int, *, largest: int = 512) -> None:
         assert largest & (largest - 1) == 0
-        self._width = width
         self._largest = largest
+        # `sqlite3` binds a number faster than NULL (see `adapters.py`).
+        self._padding: list[SqlValue] = [None, *[0] * (width - 1)]
         self._texts: dict[int, str] = {}
         row = f"({', '.join('?' * width)})"
         self._rooms = [room for size in range(largest.bit_length()) for room in _rooms_up_to(1 << size)]
@@ -41,7 +42,7 @@ class Bulk:
             part = rows[first : first + self._largest]
             room = self._rooms[bisect_left(self._rooms, len(part))]
             parameters: list[SqlValue] = list(chain.from_iterable(part))
-            parameters += [None] * (self._width * (room - len(part)))
+            parameters += self._padding * (room - len(part))
             yield self._texts[room], parameters
 
     def execute(self, connection: sqlite3.Connection, rows: Sequence[Sequence[SqlValue]]) -> int:
