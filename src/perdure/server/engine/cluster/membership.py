@@ -401,7 +401,8 @@ class Membership:
 
     def _wished_moves(self, view: ClusterView) -> list[ShardMove]:
         nodes = [member.node for member in view.members if member.is_alive and not member.is_leaving]
-        if not nodes:
+        if not nodes or (self.node not in nodes and not self._is_leaving):
+            # A node that has found the database again before it has prolonged its lease does not make room for others.
             return []
         wishes = wished_owners(tuple(sorted(nodes)))
         return [
