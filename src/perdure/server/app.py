@@ -29,7 +29,7 @@ from perdure.server.handlers.search_attributes import add_search_attributes
 from perdure.server.handlers.server import Server
 from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
-from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path
+from perdure.server.settings import ServerSettings, is_cockroach, is_postgres, shown_db, sqlite_path
 from perdure.server.store.interface import Store, StoreError
 from perdure.server.store.sqlite import SqliteStore
 
@@ -63,7 +63,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
     async with AsyncExitStack() as parts:
         store = await _open_store(settings)
         parts.push_async_callback(store.close)
-        clock = SystemClock()
+        # There rows lie in the order of their keys: those of runs that start now must not all lie at the end.
+        clock = SystemClock(run_ids_rise=not is_cockroach(settings.db))
         engine = Engine(store, clock, settings.engine)
         try:
             await engine.start(settings.namespaces, retention_seconds=settings.namespace_retention_seconds)
@@ -178,9 +179,9 @@ def make_store(settings: ServerSettings) -> Store:
     """Return the store that the settings name, not opened yet. Raises ValueError where they name none."""
     if is_postgres(settings.db):
         # Imported here: who stores in SQLite starts without the driver.
-        from perdure.server.store.postgres import PostgresStore
+        from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 
-        return PostgresStore(settings.db, settings.postgres)
+        return PostgresStore(settings.db, settings.postgres, COCKROACH if is_cockroach(settings.db) else POSTGRES)
     return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas)
 
 

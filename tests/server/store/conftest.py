@@ -9,8 +9,9 @@ import pytest
 
 from perdure.server.store.interface import Store
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
-from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.postgres import COCKROACH, PostgresStore
 from perdure.server.store.sqlite import SqliteStore
+from tests.server.store.faults import PLANS, PersistentStore
 
 
 class Place:
@@ -41,6 +42,12 @@ def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     if kind == "postgres":
         url: str = request.getfixturevalue("postgres_url")
         return Place(lambda: PostgresStore(url))
+    if kind in PLANS:
+        faulty_url: str = request.getfixturevalue("postgres_url")
+        return Place(lambda: PersistentStore(faulty_url, PLANS[kind]()))
+    if kind == "cockroach":
+        cockroach_url: str = request.getfixturevalue("cockroach_url")
+        return Place(lambda: PostgresStore(cockroach_url, dialect=COCKROACH))
     directory: Path = request.getfixturevalue("tmp_path")
     if kind == "sqlite-file":
         return place_on_file(directory / "perdure.db")
@@ -50,13 +57,13 @@ def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     return Place(lambda: MemoryStore(database))
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgres", "fake"])
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgres", *PLANS, "cockroach", "fake"])
 def place_of_store(request: pytest.FixtureRequest) -> Place:
     """A place of each kind."""
     return _place(request.param, request)
 
 
-@pytest.fixture(params=["sqlite-file", "postgres", "fake"])
+@pytest.fixture(params=["sqlite-file", "postgres", *PLANS, "cockroach", "fake"])
 def lasting_place(request: pytest.FixtureRequest) -> Place:
     """A place that outlives the stores opened on it, of each kind that has one."""
     return _place(request.param, request)

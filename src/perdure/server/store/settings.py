@@ -5,7 +5,12 @@ Data only. It stands beside the stores and not in one, because reading settings 
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+COCKROACH_SCHEME: Final = "cockroachdb"
+"""What the URL of a database on CockroachDB begins with. Its protocol is PostgreSQL's, what it is told is not."""
 
 
 class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,3 +28,5 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a batch, or a server that takes over, waits for a lock; longer than the one below."""
     idle_transaction_timeout_seconds: float = 3.0
     """How long the database waits for the next statement of a batch before it undoes it and lets others on."""
+    transaction_attempts: int = 4
+    """How often a transaction is tried that the database gives up for the sake of another one."""

@@ -14,7 +14,7 @@ import pytest
 
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition
-from perdure.server.store.postgres import batches, listings, nodes, queries
+from perdure.server.store.postgres import POSTGRES, batches, listings, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
@@ -48,14 +48,14 @@ class Recorder:
 
 @pytest.fixture
 async def writing(postgres_url: str) -> AsyncIterator[Recorder]:
-    connection = await asyncpg.connect(postgres_url, server_settings=writing_session(PostgresSettings()))
+    connection = await asyncpg.connect(postgres_url, server_settings=writing_session(PostgresSettings(), POSTGRES))
     yield Recorder(connection)
     await connection.close()
 
 
 @pytest.fixture
 async def reading(postgres_url: str) -> AsyncIterator[Recorder]:
-    connection = await asyncpg.connect(postgres_url, server_settings=reading_session(PostgresSettings()))
+    connection = await asyncpg.connect(postgres_url, server_settings=reading_session(PostgresSettings(), POSTGRES))
     yield Recorder(connection)
     await connection.close()
 
@@ -68,7 +68,7 @@ async def listing(postgres_url: str, shell: Shell) -> AsyncIterator[Recorder]:
         f"INSERT INTO run ({', '.join(names)}) SELECT {', '.join(values)} FROM generate_series(1, {MANY}) AS number"
     )
     await shell.execute("ANALYZE run")
-    connection = await asyncpg.connect(postgres_url, server_settings=listing_session(PostgresSettings()))
+    connection = await asyncpg.connect(postgres_url, server_settings=listing_session(PostgresSettings(), POSTGRES))
     yield Recorder(connection)
     await connection.close()
 

@@ -8,14 +8,15 @@ in use while the table grows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
-from asyncpg.connect_utils import SessionAttribute
 
 from perdure.server.store.interface import CommitUnknown, StoreError, StoreUnavailable
+from perdure.server.store.postgres.dialect import PostgresDialect
 from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, leaves_connection_usable, map_error
+from perdure.server.store.postgres.transactions import retried
 from perdure.server.store.settings import PostgresSettings
 
 T = TypeVar("T")
@@ -26,15 +27,6 @@ Job: TypeAlias = Callable[[Connection], Awaitable[T]]
 _CACHED_STATEMENTS: Final = 256
 _NETWORK_SECONDS: Final = 5.0
 """How long after its own time limit the database may take to say so."""
-
-_BY_INDEX: Mapping[str, str] = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "jit": "off",
-}
 
 
 class Reader(Protocol):
@@ -51,35 +43,34 @@ class Session(Reader, Protocol):
         """Execute a statement and return its tag, which ends in how many rows it changed."""
 
 
-def writing_session(settings: PostgresSettings) -> dict[str, str]:
+def writing_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
     """Return what the session is set to that writes batches."""
     return {
         "application_name": "perdure writer",
-        "synchronous_commit": "on",
-        "default_transaction_isolation": "read committed",
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_transaction_timeout_seconds),
         **_limits(settings),
-        **_BY_INDEX,
+        **dialect.writing,
+        **dialect.by_index,
     }
 
 
-def reading_session(settings: PostgresSettings) -> dict[str, str]:
+def reading_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
     """Return what a session is set to that reads for the engine."""
     return {
         "application_name": "perdure reader",
         "default_transaction_read_only": "on",
         **_limits(settings),
-        **_BY_INDEX,
+        **dialect.by_index,
     }
 
 
-def listing_session(settings: PostgresSettings) -> dict[str, str]:
+def listing_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
     """Return what a session is set to that lists and counts: there a scan may be the best plan."""
     return {
         "application_name": "perdure lister",
         "default_transaction_read_only": "on",
-        "jit": "off",
         **_limits(settings),
+        **dialect.listing,
     }
 
 
@@ -100,10 +91,12 @@ class Writer:
     Args:
         url: The database.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings) -> None:
-        self._url = url
+    def __init__(self, url: str, settings: PostgresSettings, dialect: PostgresDialect) -> None:
+        self._dialect = dialect
+        self._url = dialect.dsn(url)
         self._settings = settings
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
@@ -129,12 +122,12 @@ class Writer:
         return await asyncio.shield(task)
 
     async def ask(self, job: Job[T]) -> T:
-        """Do a job of a single statement, in the time that one may take."""
+        """Do a job of a single statement, in the time that one may take; again, if the database gave it up."""
 
         async def limited(connection: Connection) -> T:
             try:
                 async with asyncio.timeout(self._settings.statement_timeout_seconds + _NETWORK_SECONDS):
-                    return await job(connection)
+                    return await retried(lambda: job(connection), self._settings.transaction_attempts)
             except TimeoutError:
                 connection.terminate()
                 raise
@@ -180,8 +173,9 @@ class Writer:
                 timeout=self._settings.connect_timeout_seconds,
                 statement_cache_size=_CACHED_STATEMENTS,
                 max_cached_statement_lifetime=0,
-                server_settings=writing_session(self._settings),
-                target_session_attrs=SessionAttribute.primary,
+                server_settings=writing_session(self._settings, self._dialect),
+                target_session_attrs=self._dialect.which_server,
+                connection_class=self._dialect.connection_class,
             )
         return self._connection
 
@@ -192,12 +186,16 @@ class Readers:
     Args:
         url: The database.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
         session: What each connection is set to.
         most: Most connections at the same time.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings, session: dict[str, str], most: int) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, settings: PostgresSettings, dialect: PostgresDialect, session: dict[str, str], most: int
+    ) -> None:
+        self._dialect = dialect
+        self._url = dialect.dsn(url)
         self._settings = settings
         self._session = session
         self._most = most
@@ -214,8 +212,8 @@ class Readers:
             statement_cache_size=_CACHED_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings=self._session,
-            # Never from a standby: what it has not yet heard of would be missing.
-            target_session_attrs=SessionAttribute.primary,
+            target_session_attrs=self._dialect.which_server,
+            connection_class=self._dialect.connection_class,
             reset=_leave_as_it_is,
         )
 
@@ -233,15 +231,16 @@ class Readers:
         """Return the rows of a query; PostgreSQL's errors come as store errors.
 
         A connection that was lost unnoticed, as by a restart of the database, is no reason to fail: reading again on a
-        new one does no harm.
+        new one does no harm. Nor is a query that the database gave up.
         """
+        attempts = self._settings.transaction_attempts
         try:
             try:
-                return await self._fetch(query, arguments)
+                return await retried(lambda: self._fetch(query, arguments), attempts)
             except FAILURES as error:
                 if not is_lost_connection(error):
                     raise
-            return await self._fetch(query, arguments)
+            return await retried(lambda: self._fetch(query, arguments), attempts)
         except FAILURES as error:
             raise map_error(error) from error
 

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: which connection does what.
+"""The store on PostgreSQL, and on what speaks its protocol: which connection does what.
 
 One connection writes, and nothing else does: a batch is a transaction on it. What the engine waits for is read through
 one pool and listings through another, so that a listing over a million runs delays neither. Everything runs on the
@@ -9,6 +9,7 @@ It must never be used by two event loops.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from perdure.server.core.records import InboxRecord, NamespaceRecord, RunRecord, StoredRun, WorkflowKey
@@ -16,7 +17,6 @@ from perdure.server.store.interface import (
     Backlog,
     Batch,
     Claim,
-    CommitUnknown,
     CountGroup,
     DueAlarm,
     ListPosition,
@@ -27,6 +27,7 @@ from perdure.server.store.interface import (
 )
 from perdure.server.store.postgres import batches, listings, nodes, queries
 from perdure.server.store.postgres.connections import Connection, Readers, Writer, listing_session, reading_session
+from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.postgres.transactions import in_transaction
 from perdure.server.store.rounds import Fence, gather
@@ -41,21 +42,24 @@ class PostgresStore:
         url: `postgresql://user:password@host:port/database`; what it leaves out is taken from the environment, as
             PostgreSQL's own programs do.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings | None = None) -> None:
+    def __init__(self, url: str, settings: PostgresSettings | None = None, dialect: PostgresDialect = POSTGRES) -> None:
         settings = settings or PostgresSettings()
-        self._limit_seconds = settings.statement_timeout_seconds
+        self._settings = settings
+        self._dialect = dialect
         self._claimed: tuple[str, int] | None = None
-        self._doubtful: nodes.Resolution | None = None
-        """A resolve of ours whose own fate is not known."""
-        self._writer = Writer(url, settings)
-        self._reader = Readers(url, settings, reading_session(settings), settings.read_connections)
-        self._lister = Readers(url, settings, listing_session(settings), settings.list_connections)
+        self._nonce = str(uuid.uuid4())
+        """Of the next resolve; kept for the one after that, while the fate of one is not known."""
+        self._writer = Writer(url, settings, dialect)
+        reading, listing = reading_session(settings, dialect), listing_session(settings, dialect)
+        self._reader = Readers(url, settings, dialect, reading, settings.read_connections)
+        self._lister = Readers(url, settings, dialect, listing, settings.list_connections)
 
     async def open(self) -> None:
         """See `Store.open`."""
-        await self._writer.open(migrate)
+        await self._writer.open(lambda connection: migrate(connection, dialect=self._dialect))
         await self._reader.open()
         await self._lister.open()
 
@@ -91,9 +95,7 @@ class PostgresStore:
         rounds = gather(batch.writes)
 
         async def write(connection: Connection) -> None:
-            await in_transaction(
-                connection, lambda: batches.write_batch(connection, fence, rounds), self._limit_seconds
-            )
+            await in_transaction(connection, lambda: batches.write_batch(connection, fence, rounds), self._settings)
 
         await self._writer.run(write)
 
@@ -103,28 +105,12 @@ class PostgresStore:
 
     async def _resolve(self, connection: Connection) -> Claim:
         node, incarnation = self._claim_held()
-        resolution = self._doubtful
-        if resolution is None or not await nodes.happened(connection, resolution.transaction):
-            self._doubtful = None
-            resolution = await self._bump(connection, node, incarnation)
-        self._doubtful = None
-        self._claimed = (node, resolution.claim.incarnation)
-        return resolution.claim
-
-    async def _bump(self, connection: Connection, node: str, incarnation: int) -> nodes.Resolution:
-        """Bump our incarnation. If that becomes doubtful itself, remember it: the bumped row would fence ourselves."""
-
-        async def bump() -> nodes.Resolution:
-            self._doubtful = await nodes.resolve(connection, node, incarnation)
-            return self._doubtful
-
-        try:
-            return await in_transaction(connection, bump, self._limit_seconds)
-        except CommitUnknown:
-            raise
-        except BaseException:
-            self._doubtful = None
-            raise
+        claim = await in_transaction(
+            connection, lambda: nodes.resolve(connection, node, incarnation, self._nonce), self._settings
+        )
+        self._claimed = (node, claim.incarnation)
+        self._nonce = str(uuid.uuid4())
+        return claim
 
     # --- entities -------------------------------------------------------------------------------------------------
 

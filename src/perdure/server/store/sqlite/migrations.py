@@ -21,7 +21,7 @@ from perdure.server.store.views import views
 Steps = Mapping[int, tuple[str, ...]]
 """For each version the statements that lead there from the version before."""
 
-STEPS: Steps = {}
+STEPS: Steps = {2: ("ALTER TABLE node ADD COLUMN nonce TEXT",)}
 
 _CREATE = (
     *(create_table(table) for table in TABLES),
