@@ -11,11 +11,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from perdure.server.store.postgres import COCKROACH, PostgresStore
-from perdure.server.store.schema import META, MIGRATION, TABLES
+from tests.postgres_server import remove_rows
 
 URL_VARIABLE = "PERDURE_TEST_COCKROACH_URL"
-
-_KEPT = (MIGRATION, META)
 
 
 class NoCockroach(Exception):
@@ -49,9 +47,7 @@ class CockroachDatabase:
             store = PostgresStore(self.url, dialect=COCKROACH)
             await store.open()
             await store.close()
-        for table in TABLES:
-            if table not in _KEPT:
-                await self._execute(self.url, f"DELETE FROM {table.name} WHERE true")
+        await remove_rows(COCKROACH.dsn(self.url))
 
     async def drop(self) -> None:
         """Remove the database."""

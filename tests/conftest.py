@@ -45,6 +45,12 @@ async def postgres_url(databases: Databases) -> AsyncIterator[str]:
     await databases.drop(url)
 
 
+@pytest.fixture
+async def reused_postgres_url(databases: Databases) -> str:
+    """The URL of a database with the schema and no rows in it, made for the first test that asks for one."""
+    return await databases.create_or_reuse()
+
+
 @pytest.fixture(scope="session")
 def cockroach_database() -> Iterator[CockroachDatabase]:
     """A database on CockroachDB; without one, what asks for it is skipped with the reason."""

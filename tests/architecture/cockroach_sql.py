@@ -41,13 +41,13 @@ PARTS: Mapping[type[exp.Expr], str] = {
     exp.Boolean: "bool",
     exp.Interval: "interval",
     exp.Var: "interval",
-    exp.Parameter: f"{_SCALAR}#placeholders",
+    exp.Parameter: "sql-grammar#d_expr",
     exp.DataType: "data-types",
     exp.Cast: f"{_SCALAR}#explicit-type-coercions",
     # Expressions.
-    exp.And: f"{_SCALAR}#unary-and-binary-operations",
-    exp.Or: f"{_SCALAR}#unary-and-binary-operations",
-    exp.Not: f"{_SCALAR}#unary-and-binary-operations",
+    exp.And: f"{_SCALAR}#logical-operators",
+    exp.Or: f"{_SCALAR}#logical-operators",
+    exp.Not: f"{_SCALAR}#logical-operators",
     exp.Add: f"{_SCALAR}#unary-and-binary-operations",
     exp.Sub: f"{_SCALAR}#unary-and-binary-operations",
     exp.Mul: f"{_SCALAR}#unary-and-binary-operations",
@@ -64,6 +64,7 @@ PARTS: Mapping[type[exp.Expr], str] = {
     exp.Case: f"{_SCALAR}#conditional-expressions",
     exp.If: f"{_SCALAR}#conditional-expressions",
     exp.Coalesce: f"{_SCALAR}#conditional-expressions",
+    exp.Any: f"{_SCALAR}#multi-valued-comparisons",
     exp.Exists: f"{_SCALAR}#existence-test-on-the-result-of-subqueries",
     exp.Array: f"{_SCALAR}#conversion-of-subquery-results-to-an-array",
     exp.Struct: f"{_SCALAR}#tuple-constructors",
@@ -80,6 +81,9 @@ PARTS: Mapping[type[exp.Expr], str] = {
     exp.Unnest: f"{_FUNCTIONS}#set-returning-functions",
     exp.TimeToStr: f"{_FUNCTIONS}#string-and-byte-functions",
     exp.IntDiv: f"{_FUNCTIONS}#math-and-numeric-functions",
+    exp.ExplodingGenerateSeries: f"{_FUNCTIONS}#set-returning-functions",
+    exp.CurrentTimestamp: f"{_FUNCTIONS}#date-and-time-functions",
+    exp.Extract: f"{_FUNCTIONS}#date-and-time-functions",
     exp.CurrentSchema: f"{_FUNCTIONS}#system-info-functions",
     # What queries are made of.
     exp.Star: "select-clause",
@@ -116,6 +120,7 @@ PARTS: Mapping[type[exp.Expr], str] = {
 
 FUNCTIONS: Mapping[str, str] = {
     "cardinality": f"{_FUNCTIONS}#array-functions",
+    "get_byte": f"{_FUNCTIONS}#string-and-byte-functions",
     "row": f"{_SCALAR}#tuple-constructors",
     "current_setting": f"{_FUNCTIONS}#system-info-functions",
 }
@@ -123,6 +128,7 @@ FUNCTIONS: Mapping[str, str] = {
 TYPES: Mapping[exp.DType, str] = {
     exp.DType.TEXT: "string",
     exp.DType.BIGINT: "int",
+    exp.DType.INT: "int",
     exp.DType.BOOLEAN: "bool",
     exp.DType.DECIMAL: "decimal",
     exp.DType.VARBINARY: "bytes",

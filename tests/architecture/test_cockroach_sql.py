@@ -17,7 +17,7 @@ from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import COCKROACH, listings
 from perdure.server.store.postgres.bulk import Bulk
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.migrations import STEPS_ON_COCKROACH
+from perdure.server.store.postgres.steps import STEPS_ON_COCKROACH
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import And, Attribute, Comparison, Not, Operator, Or
 from tests.architecture.cockroach_sql import KNOWN_TO_BE_MISSING, SESSION_VARIABLES, faults
@@ -26,7 +26,7 @@ from tests.architecture.sources import Source, sources_under
 FOR_POSTGRESQL_ALONE = {
     "perdure.server.store.postgres.dialect": "cockroach.py overrides what it holds",
     "perdure.server.store.postgres.cockroach": "what it holds is made into whole statements here",
-    "perdure.server.store.postgres.migrations.STEPS": "STEPS_ON_COCKROACH stands beside it",
+    "perdure.server.store.postgres.steps": "STEPS_ON_COCKROACH stands beside it",
 }
 
 _BEGINS_A_STATEMENT = re.compile(
@@ -62,16 +62,20 @@ def _modules() -> list[Source]:
     return [source for source in found if source.module not in FOR_POSTGRESQL_ALONE]
 
 
+def _defined(source: Source) -> Iterator[str]:
+    """Yield the names that a module gives to what it holds itself."""
+    for node in source.tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                yield name
+
+
 def _held() -> set[str]:
     """Return the statements that are in the modules."""
     texts: set[str] = set()
     for source in _modules():
-        module = importlib.import_module(source.module)
-        for name, value in vars(module).items():
-            if f"{source.module}.{name}" not in FOR_POSTGRESQL_ALONE:
-                texts.update(_texts(value))
-        left_out = [value for name, value in vars(module).items() if f"{source.module}.{name}" in FOR_POSTGRESQL_ALONE]
-        texts.update(set(_constants(source)) - set(_texts(left_out)))
+        held = vars(importlib.import_module(source.module))
+        texts.update(_texts([held.get(name) for name in _defined(source)]), _constants(source))
     return {text for text in texts if _BEGINS_A_STATEMENT.match(text)}
 
 

@@ -12,7 +12,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from perdure.server.core.records import InboxRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import StoredRun, WorkflowKey
 from perdure.server.store.interface import (
     Batch,
     BatchRejected,
@@ -20,6 +20,7 @@ from perdure.server.store.interface import (
     CommitUnknown,
     DueAlarm,
     OutboxHead,
+    PairState,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
@@ -250,9 +251,9 @@ class FaultyStore(MemoryStore):
         await self._reads.reading()
         return head
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         await self._reads.reading()
-        return await super().read_inbox(receiver, sender_run_id)
+        return await super().read_pair(receiver, sender_run_id, number)
 
 
 def _loop_time() -> float:

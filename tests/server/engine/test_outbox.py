@@ -7,10 +7,10 @@ import asyncio
 from perdure.server.core.errors import NotFound, Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
-from perdure.server.core.records import InboxRecord, OutboxRecord, WorkflowKey
+from perdure.server.core.records import OutboxRecord, WorkflowKey
 from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings
-from perdure.server.store.interface import OutboxHead
+from perdure.server.store.interface import OutboxHead, PairState
 from perdure.server.store.memory import MemoryStore
 from tests.server.engine.node import Gate, unavailable
 from tests.virtual_time import in_virtual_time, settle
@@ -36,9 +36,9 @@ class Table(MemoryStore):
         await self.gate.passed()
         return OutboxHead(records[:max_messages], len(records) <= max_messages)
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         self.inbox.append(sender_run_id)
-        return None
+        return PairState(None, (sender_run_id, number) in self.messages)
 
 
 class Post:

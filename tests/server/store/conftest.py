@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.store.interface import Store
+from perdure.server.store.interface import ClusterStore, Store
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
-from perdure.server.store.postgres import COCKROACH, PostgresStore
+from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 from perdure.server.store.sqlite import SqliteStore
 from tests.server.store.faults import PLANS, PersistentStore
+from tests.server.store.writing import Node
+
+_LEASE_SECONDS = 60.0
+
+SHARED = ("postgres", *PLANS, "cockroach")
+"""The kinds of databases that nodes can share; the fake is one too."""
 
 
 class Place:
@@ -34,20 +40,41 @@ class Place:
             await store.close()
 
 
+class ClusterPlace(Place):
+    """A database that several nodes share."""
+
+    def __init__(self, make: Callable[[], ClusterStore]) -> None:
+        super().__init__(make)
+        self._make_cluster_store = make
+
+    async def node(self, name: str, *, lease_seconds: float = _LEASE_SECONDS, session: str | None = None) -> Node:
+        """Open a store for one more node and let it join; its session is its name where none is given."""
+        store = self._make_cluster_store()
+        await store.open()
+        self._opened.append(store)
+        node = Node(name, store)
+        await node.join(session or name, _LEASE_SECONDS)
+        if lease_seconds != _LEASE_SECONDS:
+            await store.renew(lease_seconds)
+        return node
+
+
 def place_on_file(path: Path, pragmas: dict[str, str] | None = None) -> Place:
     return Place(lambda: SqliteStore(str(path), pragmas or {}))
 
 
-def _place(kind: str, request: pytest.FixtureRequest) -> Place:
-    if kind == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return Place(lambda: PostgresStore(url))
+def _postgres(kind: str, request: pytest.FixtureRequest) -> Callable[[], PostgresStore]:
+    """Return what makes stores on a database that speaks PostgreSQL's protocol, or is made to fail."""
+    fixture = {"postgres": "postgres_url", "cockroach": "cockroach_url"}.get(kind, "reused_postgres_url")
+    url: str = request.getfixturevalue(fixture)
     if kind in PLANS:
-        faulty_url: str = request.getfixturevalue("postgres_url")
-        return Place(lambda: PersistentStore(faulty_url, PLANS[kind]()))
-    if kind == "cockroach":
-        cockroach_url: str = request.getfixturevalue("cockroach_url")
-        return Place(lambda: PostgresStore(cockroach_url, dialect=COCKROACH))
+        return lambda: PersistentStore(url, PLANS[kind]())
+    return lambda: PostgresStore(url, dialect=COCKROACH if kind == "cockroach" else POSTGRES)
+
+
+def _place(kind: str, request: pytest.FixtureRequest) -> Place:
+    if kind in SHARED:
+        return Place(_postgres(kind, request))
     directory: Path = request.getfixturevalue("tmp_path")
     if kind == "sqlite-file":
         return place_on_file(directory / "perdure.db")
@@ -57,13 +84,13 @@ def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     return Place(lambda: MemoryStore(database))
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgres", *PLANS, "cockroach", "fake"])
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", *SHARED, "fake"])
 def place_of_store(request: pytest.FixtureRequest) -> Place:
     """A place of each kind."""
     return _place(request.param, request)
 
 
-@pytest.fixture(params=["sqlite-file", "postgres", *PLANS, "cockroach", "fake"])
+@pytest.fixture(params=["sqlite-file", *SHARED, "fake"])
 def lasting_place(request: pytest.FixtureRequest) -> Place:
     """A place that outlives the stores opened on it, of each kind that has one."""
     return _place(request.param, request)
@@ -81,6 +108,22 @@ async def place(lasting_place: Place) -> AsyncIterator[Place]:
     """A place that outlives the stores opened on it; they are closed at the end."""
     yield lasting_place
     await lasting_place.close()
+
+
+@pytest.fixture(params=[*SHARED, "fake"])
+def shared_place(request: pytest.FixtureRequest) -> ClusterPlace:
+    """An empty database of each kind that nodes can share."""
+    if request.param in SHARED:
+        return ClusterPlace(_postgres(request.param, request))
+    database = MemoryDatabase()
+    return ClusterPlace(lambda: MemoryStore(database))
+
+
+@pytest.fixture
+async def cluster(shared_place: ClusterPlace) -> AsyncIterator[ClusterPlace]:
+    """A place that nodes share; they are closed at the end."""
+    yield shared_place
+    await shared_place.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from itertools import cycle
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol, TypeVar
 
 import asyncpg
 
@@ -51,44 +51,60 @@ class Fault(Enum):
         return self in (Fault.UNKNOWN_AND_DONE, Fault.LOST_AND_DONE)
 
 
+class Call(NamedTuple):
+    """A statement and what it is called with, as text: it may be what no set can hold."""
+
+    statement: str
+    arguments: str
+
+
 class Plan(Protocol):
     """Says which statements fail, and how."""
 
-    def fault_of(self, statement: str, *, is_in_transaction: bool) -> Fault | None:
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
         """Return what happens in the place of the next statement; None for nothing unusual."""
 
 
 class EachStatement:
     """Every statement of a transaction fails in turn: the first one, then after a new beginning the second, and so on.
 
-    What is a transaction of its own fails once, and again when it comes the next time but one.
+    A transaction is known by how its first statement was called. BEGIN, COMMIT after each first statement, and what is
+    a transaction of its own, fail every other time; no read leaves it unknown what it has done.
     """
 
     def __init__(self, fault: Fault) -> None:
         self._fault = fault
+        self._transaction: Call | None = None
         self._at = 0
-        self._reached = 0
-        self._alone: set[str] = set()
+        self._reached: dict[Call, int] = {}
+        self._failed_last: set[str] = set()
 
-    def fault_of(self, statement: str, *, is_in_transaction: bool) -> Fault | None:
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
         """See `Plan.fault_of`."""
-        if not is_in_transaction and statement != "BEGIN":
-            if statement in self._alone:
-                self._alone.remove(statement)
-                return None
-            self._alone.add(statement)
-            return self._fault
-        if statement == "ROLLBACK":
+        if call.statement == "ROLLBACK":
             return None
-        if statement == "BEGIN":
-            self._at = 0
+        if not is_in_transaction:
+            self._transaction, self._at = None, 0
+            is_unknown = self._fault in (Fault.UNKNOWN_AND_UNDONE, Fault.UNKNOWN_AND_DONE)
+            if is_unknown and call.statement.startswith("SELECT"):
+                return None
+            return self._every_other_time(call.statement)
+        if self._transaction is None:
+            self._transaction = call
+        if call.statement == "COMMIT":
+            return self._every_other_time(f"COMMIT after {self._transaction.statement}")
         self._at += 1
-        if self._at > self._reached:
-            self._reached = self._at
-            return self._fault
-        if statement == "COMMIT":
-            self._reached = 0
-        return None
+        if self._at <= self._reached.get(self._transaction, 0):
+            return None
+        self._reached[self._transaction] = self._at
+        return self._fault
+
+    def _every_other_time(self, statement: str) -> Fault | None:
+        if statement in self._failed_last:
+            self._failed_last.remove(statement)
+            return None
+        self._failed_last.add(statement)
+        return self._fault
 
 
 class EachCommit:
@@ -111,16 +127,16 @@ class EachCommit:
     def __init__(self, start: int = 0) -> None:
         self._outcomes = cycle((*self._OUTCOMES[start:], *self._OUTCOMES[:start]))
 
-    def fault_of(self, statement: str, *, is_in_transaction: bool) -> Fault | None:
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
         """See `Plan.fault_of`."""
-        alone = not is_in_transaction and statement.startswith(("INSERT", "UPDATE", "DELETE"))
-        return next(self._outcomes) if alone or statement == "COMMIT" else None
+        alone = not is_in_transaction and call.statement.startswith(("INSERT", "UPDATE", "DELETE"))
+        return next(self._outcomes) if alone or call.statement == "COMMIT" else None
 
 
 class Never:
     """Nothing fails."""
 
-    def fault_of(self, statement: str, *, is_in_transaction: bool) -> Fault | None:
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
         """See `Plan.fault_of`."""
         return None
 
@@ -142,21 +158,25 @@ class FaultyConnection(_Connection):
     plan: ClassVar[Plan] = Never()
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
-        return await self._or_fault(query, lambda: super(FaultyConnection, self).execute(query, *args, timeout=timeout))
+        return await self._or_fault(
+            Call(query, str(args)), lambda: super(FaultyConnection, self).execute(query, *args, timeout=timeout)
+        )
 
     async def fetch(  # type: ignore[override]  # the driver's own has a choice of record classes, which nobody makes
         self, query: str, *args: object, timeout: float | None = None
     ) -> list[asyncpg.Record]:
-        return await self._or_fault(query, lambda: super(FaultyConnection, self).fetch(query, *args, timeout=timeout))
+        return await self._or_fault(
+            Call(query, str(args)), lambda: super(FaultyConnection, self).fetch(query, *args, timeout=timeout)
+        )
 
-    async def _or_fault(self, statement: str, ask: Callable[[], Awaitable[T]]) -> T:
-        assert not undocumented(statement), undocumented(statement)
-        fault = self.plan.fault_of(statement, is_in_transaction=self.is_in_transaction())
+    async def _or_fault(self, call: Call, ask: Callable[[], Awaitable[T]]) -> T:
+        assert not undocumented(call.statement), undocumented(call.statement)
+        fault = self.plan.fault_of(call, is_in_transaction=self.is_in_transaction())
         if fault is None:
             return await ask()
         if fault.is_done:
             await ask()
-        elif fault is Fault.UNKNOWN_AND_UNDONE and statement == "COMMIT":
+        elif fault is Fault.UNKNOWN_AND_UNDONE and call.statement == "COMMIT":
             await super().execute("ROLLBACK")
         return await self._fail(fault)
 
@@ -215,6 +235,32 @@ class PersistentStore(PostgresStore):
 
     async def save_namespace(self, namespace: NamespaceRecord) -> None:
         await _persistently(lambda: super(PersistentStore, self).save_namespace(namespace))
+
+    async def join(self, node: str, session: str, release: str, lease_seconds: float) -> Claim:
+        return await _persistently(lambda: super(PersistentStore, self).join(node, session, release, lease_seconds))
+
+    async def renew(self, lease_seconds: float) -> int:
+        return await _persistently(lambda: super(PersistentStore, self).renew(lease_seconds))
+
+    async def set_leaving(self) -> None:
+        await _persistently(super().set_leaving)
+
+    async def leave(self) -> None:
+        await _persistently(super().leave)
+
+    async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
+        given = {shard: to for to, shards_given in shards.items() for shard in shards_given}
+        before = set((await self.read_view()).shards)
+        for _ in range(MANY):
+            try:
+                return await super().take_over(node, session, shards)
+            except StoreUnavailable:
+                continue
+            except CommitUnknown:
+                changed = set((await self.read_view()).shards) - before
+                if any(each.owner == given.get(each.shard) for each in changed):
+                    return True
+        raise StoreUnavailable("the database never answers")
 
     async def commit(self, batch: Batch) -> None:
         for _ in range(MANY):

@@ -13,7 +13,7 @@ from perdure.server.core.records import (
     StoredChild,
     StoredMessage,
 )
-from perdure.server.store.interface import BatchRejected, OutboxHead, Store
+from perdure.server.store.interface import BatchRejected, OutboxHead, PairState, Store
 from tests.server.store import rows
 from tests.server.store.conftest import Place
 from tests.server.store.writing import Writer
@@ -57,9 +57,13 @@ def ending(run_id: str, number: int) -> EntityWrite:
     return write
 
 
+async def inbox(store: Store, sender_run_id: str, workflow_id: str = "other") -> InboxRecord | None:
+    return (await store.read_pair(rows.key(workflow_id), sender_run_id, 1)).inbox
+
+
 async def test_an_empty_outbox_has_no_head(store: Store) -> None:
     assert await store.read_outbox(10, MANY) == OutboxHead([], is_all=True)
-    assert await store.read_inbox(rows.key("other"), "r") is None
+    assert await inbox(store, "r") is None
 
 
 async def test_messages_come_in_the_order_of_runs_and_numbers(store: Store) -> None:
@@ -91,43 +95,57 @@ async def test_a_message_and_its_inbox_row_go_together(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(sending(message("r", 1), message("r", 2)))
     await writer.commit(receiving(received("r", 1)))
-    assert await store.read_inbox(rows.key("other"), "r") == received("r", 1)
+    assert await inbox(store, "r") == received("r", 1)
     await writer.commit(ending("r", 1))
     assert (await store.read_outbox(10, MANY)).records == [message("r", 2)]
-    assert await store.read_inbox(rows.key("other"), "r") is None
+    assert await inbox(store, "r") is None
 
 
 async def test_the_row_of_a_later_message_stays(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(receiving(received("r", 1)))
     await writer.commit(ending("r", 1), receiving(received("r", 2)))
-    assert await store.read_inbox(rows.key("other"), "r") == received("r", 2)
+    assert await inbox(store, "r") == received("r", 2)
     await writer.commit(ending("r", 1))
-    assert await store.read_inbox(rows.key("other"), "r") == received("r", 2)
+    assert await inbox(store, "r") == received("r", 2)
 
 
 async def test_the_row_of_an_earlier_message_goes_too(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(receiving(received("r", 1)), receiving(received("r2", 1)))
     await writer.commit(ending("r", 2))
-    assert await store.read_inbox(rows.key("other"), "r") is None
-    assert await store.read_inbox(rows.key("other"), "r2") == received("r2", 1)
+    assert await inbox(store, "r") is None
+    assert await inbox(store, "r2") == received("r2", 1)
 
 
 async def test_of_several_messages_from_one_sender_in_a_batch_the_last_is_known(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(receiving(received("r", 1), received("r", 2), received("q", 1)))
-    assert await store.read_inbox(rows.key("other"), "r") == received("r", 2)
-    assert await store.read_inbox(rows.key("other"), "q") == received("q", 1)
+    assert await inbox(store, "r") == received("r", 2)
+    assert await inbox(store, "q") == received("q", 1)
 
 
 async def test_inbox_rows_are_those_of_one_pair(store: Store) -> None:
     writer = await Writer.claim(store)
     await writer.commit(receiving(received("r1", 1), received("r2", 7), received("r1", 3, workflow_id="third")))
-    assert await store.read_inbox(rows.key("other"), "r1") == received("r1", 1)
-    assert await store.read_inbox(rows.key("other"), "r2") == received("r2", 7)
-    assert await store.read_inbox(rows.key("third"), "r1") == received("r1", 3, workflow_id="third")
-    assert await store.read_inbox(rows.key("third"), "r2") is None
+    assert await inbox(store, "r1") == received("r1", 1)
+    assert await inbox(store, "r2") == received("r2", 7)
+    assert await inbox(store, "r1", "third") == received("r1", 3, workflow_id="third")
+    assert await inbox(store, "r2", "third") is None
+
+
+async def test_a_pair_is_read_with_the_message_that_is_asked_about(store: Store) -> None:
+    writer = await Writer.claim(store)
+    other = rows.key("other")
+    assert await store.read_pair(other, "r", 2) == PairState(None, is_pending=False)
+    await writer.commit(sending(message("r", 2)))
+    assert await store.read_pair(other, "r", 2) == PairState(None, is_pending=True)
+    assert await store.read_pair(other, "r", 1) == PairState(None, is_pending=False)
+    await writer.commit(receiving(received("r", 2)))
+    assert await store.read_pair(other, "r", 2) == PairState(received("r", 2), is_pending=True)
+    assert await store.read_pair(other, "r", 3) == PairState(received("r", 2), is_pending=False)
+    await writer.commit(ending("r", 2))
+    assert await store.read_pair(other, "r", 2) == PairState(None, is_pending=False)
 
 
 async def test_messages_outlive_their_closed_and_deleted_run(store: Store) -> None:
@@ -148,7 +166,7 @@ async def test_an_entity_without_runs_may_write_about_messages(store: Store) -> 
     writer = await Writer.claim(store)
     await writer.commit(receiving(received()), ending("another run", 9))
     assert await store.load_current_runs([rows.key("other")]) == [None]
-    assert await store.read_inbox(rows.key("other"), "r") == received()
+    assert await inbox(store, "r") == received()
 
 
 async def test_a_run_comes_back_with_its_children_and_messages(store: Store) -> None:
@@ -184,7 +202,7 @@ async def test_messages_are_there_after_a_restart(place: Place) -> None:
     await writer.commit(sending(message()), receiving(received()))
     again = await place.open()
     assert (await again.read_outbox(10, MANY)).records == [message()]
-    assert await again.read_inbox(rows.key("other"), "r") == received()
+    assert await inbox(again, "r") == received()
 
 
 async def test_a_refused_batch_leaves_no_message(store: Store) -> None:
@@ -193,4 +211,4 @@ async def test_a_refused_batch_leaves_no_message(store: Store) -> None:
     with pytest.raises(BatchRejected):
         await writer.commit(sending(message()), receiving(received()), stale)
     assert (await store.read_outbox(10, MANY)).records == []
-    assert await store.read_inbox(rows.key("other"), "r") is None
+    assert await inbox(store, "r") is None

@@ -43,6 +43,9 @@ class Shell(Protocol):
     async def select(self, query: str) -> list[dict[str, object]]:
         """Return the rows of a query."""
 
+    async def execute(self, statement: str) -> None:
+        """Change what an operator should not."""
+
     async def columns(self, view: str) -> list[str]:
         """Return the names of a view's columns."""
 
@@ -60,6 +63,10 @@ class SqliteShell:
 
     async def select(self, query: str) -> list[dict[str, object]]:
         return [dict(row) for row in self._connection.execute(query)]
+
+    async def execute(self, statement: str) -> None:
+        with self._connection:
+            self._connection.execute(statement)
 
     async def columns(self, view: str) -> list[str]:
         return [str(row["name"]) for row in await self.select(f"PRAGMA table_info({view})")]
@@ -79,6 +86,9 @@ class PostgresShell:
 
     async def select(self, query: str) -> list[dict[str, object]]:
         return [dict(row) for row in await self._connection.fetch(query)]
+
+    async def execute(self, statement: str) -> None:
+        await self._connection.execute(statement)
 
     async def columns(self, view: str) -> list[str]:
         found = await self._connection.prepare(f"SELECT * FROM {view}")
@@ -120,10 +130,11 @@ def database(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def shell(database: str) -> AsyncIterator[Shell]:
-    """Orders in every state of waiting."""
+    """Orders in every state of waiting, and nodes in every state of being there."""
     opened = _postgres(database) if "://" in database else _sqlite(Path(database) / "perdure.db")
     async with opened as (store, shell):
         await _fill(store)
+        await _fill_cluster(shell)
         yield shell
 
 
@@ -175,6 +186,18 @@ async def _fill(store: Store) -> None:
     closed = rows.run("order-1", "run-1", status=rows.FAILED, closed_at=rows.START + rows.SECOND)
     await writer.commit(
         order, rows.write("order-1", closed), rows.write("order-2", rows.run("order-2", "run-2", task_state="none"))
+    )
+
+
+async def _fill_cluster(shell: Shell) -> None:
+    leases = f"{rows.START}, {rows.START + 5 * rows.SECOND}"
+    await shell.execute(
+        "INSERT INTO member (node, session, release, started_at, lease_until, is_leaving)"
+        f" VALUES ('b:7233', 'b', '1.1', {leases}, true), ('a:7233', 'a', '1.0', {leases}, false)"
+    )
+    await shell.execute(
+        "INSERT INTO shard (shard, owner, epoch)"
+        " VALUES (0, 'a:7233', 1), (1, 'gone:7233', 2), (2, 'a:7233', 3), (3, 'gone:7233', 1), (4, 'gone:7233', 1)"
     )
 
 
@@ -259,6 +282,26 @@ async def test_children_and_messages_are_readable(shell: Shell) -> None:
         "number": 2,
         "initiated_event_id": 11,
     }
+
+
+async def test_nodes_are_readable(shell: Shell) -> None:
+    first, second = await shell.select("SELECT * FROM nodes ORDER BY node")
+    assert first == {
+        "node": "a:7233",
+        "release": "1.0",
+        "started": _AT,
+        "lease_until": _after(5),
+        "is_leaving": 0,
+        "shards": 2,
+    }
+    assert (second["node"], second["is_leaving"], second["shards"]) == ("b:7233", 1, 0)
+
+
+async def test_shards_without_a_node_are_seen(shell: Shell) -> None:
+    assert await shell.select("SELECT * FROM shards_by_node ORDER BY node") == [
+        {"node": "a:7233", "shards": 2, "is_member": 1},
+        {"node": "gone:7233", "shards": 3, "is_member": 0},
+    ]
 
 
 async def test_waiting_says_what_since_when_and_why(shell: Shell) -> None:

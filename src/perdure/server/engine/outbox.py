@@ -246,7 +246,8 @@ class Outbox:
     async def _submit_both(self, message: Message) -> None:
         received = None
         if _name(message) in self._unsure:
-            received = await self._store.read_inbox(message.receiver, message.sender_run_id)
+            pair = await self._store.read_pair(message.receiver, message.sender_run_id, message.number)
+            received = pair.inbox
         given = Deliver(message.body.run_id, message, received)
         try:
             answer = await self._submit(message.receiver, given)

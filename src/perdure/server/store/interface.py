@@ -1,14 +1,17 @@
 """The port between the engine and a database.
 
-A store keeps rows and knows no rule of the engine. One node writes to it through `commit`, one batch at a time, fenced:
+A store keeps rows and knows no rule of the engine. A node writes to it through `commit`, one batch at a time, fenced:
 a node whose incarnation another node has bumped can write nothing more. Reads see committed data only.
+
+A database that several nodes share (`ClusterStore`) also says who they are, until when each may be taken for alive, and
+which of them owns which shard. A lease tells when a node may be declared dead; only the fence makes that so.
 
 All times are integer nanoseconds since the Unix epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -53,12 +56,22 @@ class StoreMismatch(StoreError):
     """The database was made by a release this one cannot work with."""
 
 
+class ShardMove(NamedTuple):
+    """A shard that its owner gives away, and the node that gets it."""
+
+    shard: int
+    to: str
+
+
 class Batch(msgspec.Struct):
     """What one transaction writes: the changes of many entities, in the order of their transitions."""
 
     number: int
     """One more than the last committed batch of this incarnation; the fence compares it."""
     writes: list[EntityWrite]
+    moves: list[ShardMove] = []
+    """Shards to give away, after the writes. A move is passed over where this node does not own the shard, or where the
+    other node is not a member or is leaving: `ClusterStore.read_view` tells what came of it."""
 
 
 class Claim(NamedTuple):
@@ -102,6 +115,15 @@ class OutboxHead(NamedTuple):
     is_all: bool
 
 
+class PairState(NamedTuple):
+    """What is stored of the messages from one run to one workflow id, all of it at the same moment."""
+
+    inbox: InboxRecord | None
+    """The last message that had an effect on the receiver; None for none."""
+    is_pending: bool
+    """Whether the message asked about is in the outbox still: neither acknowledged nor withdrawn."""
+
+
 class ListPosition(NamedTuple):
     """Where a listing goes on: after this run, in (started_at descending, run_id descending) order."""
 
@@ -121,6 +143,41 @@ class Backlog(msgspec.Struct, frozen=True):
 
     count: int
     oldest_ready_at: int | None
+
+
+class Member(NamedTuple):
+    """A node of the cluster. Its times are by the database's clock."""
+
+    node: str
+    """The address it is reached at, as host:port."""
+    session: str
+    """The life of the process that has this place; another one brings another session."""
+    release: str
+    started_at: int
+    lease_until: int
+    is_leaving: bool
+    """Whether it gives its shards away and should get no others."""
+    is_alive: bool
+    """Whether the lease ran when this was read. One that is not alive is a member until somebody takes over."""
+
+
+class ShardOwner(NamedTuple):
+    """Who owns a shard. The epoch grows by one with each change of owner."""
+
+    shard: int
+    owner: str
+    epoch: int
+
+
+class ClusterView(NamedTuple):
+    """The cluster at one moment."""
+
+    version: int
+    """Grows with every change of a member, its lease left out, and of a shard's owner."""
+    members: list[Member]
+    """In the order of their nodes."""
+    shards: list[ShardOwner]
+    """In the order of the shards. All of them, once a node has joined; an owner may be no member any more."""
 
 
 class Store(Protocol):
@@ -205,8 +262,8 @@ class Store(Protocol):
         message where one exists.
         """
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-        """Return the row of the last message from a run that had an effect on a workflow id, None for none."""
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+        """Return what there is of the messages from a run to a workflow id, and whether one of them waits still."""
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 
@@ -228,3 +285,69 @@ class Store(Protocol):
 
     async def count_runs_by_status(self, namespace_id: str, filter: Filter) -> list[CountGroup]:
         """Count the runs of a namespace that match, by `WorkflowExecutionStatus`, in ascending order of status."""
+
+
+class ClusterStore(Store, Protocol):
+    """A database that several nodes share. Each node has a store of its own on it.
+
+    A node is a member while it has a row, alive while the lease in it runs by the database's clock. Shards have owners,
+    and only two things change an owner: the owner's own batch (`Batch.moves`), or a takeover, which bumps the owner's
+    fence in the same transaction. So a shard never has two nodes that can commit for it.
+    """
+
+    async def join(self, node: str, session: str, release: str, lease_seconds: float) -> Claim:
+        """Take the place of any process that was `node`: become a member, with a fresh lease, in one transaction.
+
+        Bumps the fence as `claim` does. The node keeps the shards it owned before and gets those that nobody ever did.
+
+        Args:
+            node: The address it is reached at, as host:port.
+            session: Names this life of the process; no two may have the same.
+            release: The version of the program, for people and for rolling upgrades.
+            lease_seconds: How long the lease is, from the database's now.
+        """
+
+    async def renew(self, lease_seconds: float) -> int:
+        """Prolong our lease to so long from the database's now, and return the cluster's version.
+
+        Waits for nobody's batch, our own included, and gives up within a third of the lease.
+
+        Raises:
+            Fenced: We are no member any more: somebody took over, or another process took our place.
+            StoreUnavailable: The database did not answer in time. The lease may have been prolonged all the same.
+        """
+
+    async def read_view(self) -> ClusterView:
+        """Return members and owners, as of one moment."""
+
+    async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
+        """Declare a node dead and give its shards to others, in one transaction that bumps its fence first.
+
+        A batch of the dead node that has passed the fence is waited for: it is either committed before, or undone. The
+        shards it does not own any more, and those for a node that is no member, are passed over.
+
+        Args:
+            node: Who is dead.
+            session: The life of it that is dead; it must be the member still, and its lease must have ended by the
+                database's clock. None for a node that owns shards and is no member.
+            shards: Who gets which shards.
+
+        Returns:
+            Whether that happened. False, with nothing changed, where the node is alive or another one was faster.
+
+        Raises:
+            StoreUnavailable: The database was away or busy. Nothing was changed.
+            CommitUnknown: The fate of the transaction is not known; `read_view` tells.
+        """
+
+    async def set_leaving(self) -> None:
+        """Say that this node should be given no shards any more. Does nothing where we are no member."""
+
+    async def leave(self) -> None:
+        """Be no member any more; the shards were given away before. Does nothing where we are none."""
+
+    def limit_to(self, shards: frozenset[int]) -> None:
+        """Let ready tasks, backlogs, due alarms and the outbox show rows of these shards only.
+
+        It counts for calls that begin afterwards. Before it was called they show all rows.
+        """

@@ -5,7 +5,7 @@ rows, so the rows of all entities of a batch go into one statement per table; on
 starts another round.
 
 A database writes a round so that the unique index of current runs is whole at every statement: runs give the place up
-before others take it. This module must never hold a statement.
+before others take it. The shard of a row is that of the entity that writes it. This module must never hold a statement.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from perdure.server.core.records import EntityWrite, MailWrite, RunRecord, WorkflowKey
+from perdure.server.core.shards import shard_of
 
 RUNNING = 1
 """The status of an open run that is not paused."""
@@ -71,27 +72,28 @@ def gather(writes: Sequence[EntityWrite]) -> list[Round]:
 
 def _gather_entity(into: Round, write: EntityWrite) -> None:
     into.keys.add(write.key)
+    shard = shard_of(write.key)
     for run in write.runs:
-        _gather_run(into, run, is_deleted=run.run_id in write.runs_deleted)
+        _gather_run(into, run, shard, is_deleted=run.run_id in write.runs_deleted)
     into.events += write.events
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
     into.buffered_cleared += zip(write.buffered_cleared)
     if write.mail is not None:
-        _gather_mail(into, write.mail)
+        _gather_mail(into, write.mail, shard)
     if write.runs_closed or write.runs_deleted:
-        _gather_end(into, write)
+        _gather_end(into, write, shard)
         return
-    into.activities += write.activities
+    into.activities += _with_shard(write.activities, shard)
     into.timers += write.timers
     into.buffered += write.buffered
     into.requests += write.requests
 
 
-def _gather_end(into: Round, write: EntityWrite) -> None:
+def _gather_end(into: Round, write: EntityWrite, shard: int) -> None:
     """Gather what belongs to runs where some have ended: what ends in the same batch need not be written first."""
     ended = {*write.runs_closed, *write.runs_deleted}
-    into.activities += [row for row in write.activities if row.run_id not in ended]
+    into.activities += _with_shard([row for row in write.activities if row.run_id not in ended], shard)
     into.timers += [row for row in write.timers if row.run_id not in ended]
     into.buffered += [row for row in write.buffered if row.run_id not in ended]
     # The request ids of a run are kept as long as its history.
@@ -100,19 +102,23 @@ def _gather_end(into: Round, write: EntityWrite) -> None:
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
 
 
-def _gather_mail(into: Round, mail: MailWrite) -> None:
+def _gather_mail(into: Round, mail: MailWrite, shard: int) -> None:
     into.children += mail.children
     into.children_removed += mail.children_removed
-    into.outbox += mail.outbox
+    into.outbox += _with_shard(mail.outbox, shard)
     into.outbox_removed += mail.outbox_removed
     into.inbox += mail.inbox
     into.inbox_removed += mail.inbox_removed
 
 
-def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:
+def _with_shard(rows: Sequence[tuple[SqlValue, ...]], shard: int) -> list[Row]:
+    return [(*row, shard) for row in rows]
+
+
+def _gather_run(into: Round, run: RunRecord, shard: int, *, is_deleted: bool) -> None:
     if run.stored_version == 0:
         if not is_deleted:
-            into.runs_new.append(_new_row(run))
+            into.runs_new.append(_new_row(run, shard))
     elif is_deleted or not run.is_current:
         # A run about to be deleted gives its place up, so that another run of its entity may take it.
         into.runs_not_current.append(_changed_row(run, is_current=False))
@@ -122,7 +128,7 @@ def _gather_run(into: Round, run: RunRecord, *, is_deleted: bool) -> None:
         into.runs_current.append(_changed_row(run, is_current=True))
 
 
-def _new_row(run: RunRecord) -> Row:
+def _new_row(run: RunRecord, shard: int) -> Row:
     return (
         run.namespace_id,
         run.workflow_id,
@@ -148,6 +154,7 @@ def _new_row(run: RunRecord) -> Row:
         run.memo,
         run.search_attributes,
         run.state,
+        shard,
     )
 
 

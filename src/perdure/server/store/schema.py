@@ -7,7 +7,8 @@ Why the columns and indexes are what they are:
 
 - `event` is appended in commit order and indexed by its key: clustering by the key instead cost two to three times as
   much per event written on SQLite and read no faster. Run ids that rise with time keep the index's inserts together.
-- Task queues and alarms are partial indexes over the state, so a run that waits for nobody costs them nothing.
+- Task queues and alarms are partial indexes over the state, so a run that waits for nobody costs them nothing. The
+  shard is their last column, so that an index alone tells which rows are those of another node.
 - The `nonce` of a node is written by what bumps its incarnation and may have to find out later whether it did.
 - The outbox is read in the order of its key: messages of one run by their numbers, runs about as they began.
 - The four listing indexes carry `(started_at, run_id)` last, which is the order of every listing.
@@ -40,6 +41,8 @@ class Column(NamedTuple):
     name: str
     type: ColumnType
     nullable: bool = False
+    is_derived: bool = False
+    """Whether it follows from the others and is there to be searched by: no part of a record, and never read back."""
 
 
 class Index(NamedTuple):
@@ -70,6 +73,11 @@ class Table(NamedTuple):
         """The names of the columns, in order."""
         return tuple(column.name for column in self.columns)
 
+    @property
+    def record_columns(self) -> tuple[Column, ...]:
+        """The columns that make a record, in order; they are the first ones."""
+        return tuple(column for column in self.columns if not column.is_derived)
+
 
 def _text(name: str, *, nullable: bool = False) -> Column:
     return Column(name, ColumnType.TEXT, nullable)
@@ -87,6 +95,9 @@ def _bytes(name: str) -> Column:
     return Column(name, ColumnType.BYTES)
 
 
+_SHARD = Column("shard", ColumnType.INTEGER, is_derived=True)
+"""Of the workflow id the row belongs to; of a message, its sender's."""
+
 MIGRATION = Table(
     name="migration",
     columns=(_integer("version"), _integer("applied_at")),
@@ -103,6 +114,27 @@ NODE = Table(
     name="node",
     columns=(_text("node"), _integer("incarnation"), _integer("batch"), _text("nonce", nullable=True)),
     primary_key=("node",),
+)
+
+MEMBER = Table(
+    name="member",
+    columns=(
+        _text("node"),
+        _text("session"),
+        _text("release"),
+        _integer("started_at"),
+        _integer("lease_until"),
+        _boolean("is_leaving"),
+    ),
+    primary_key=("node",),
+)
+"""The nodes of the cluster; their times are by the database's clock. No part of `node`: to prolong a lease must neither
+wait for a batch nor be in its way."""
+
+SHARD = Table(
+    name="shard",
+    columns=(_integer("shard"), _text("owner"), _integer("epoch")),
+    primary_key=("shard",),
 )
 
 NAMESPACE = Table(
@@ -149,17 +181,18 @@ RUN = Table(
         _bytes("memo"),
         _bytes("search_attributes"),
         _bytes("state"),
+        _SHARD,
     ),
     primary_key=("run_id",),
     indexes=(
         Index("run_current", ("namespace_id", "workflow_id"), unique=True, where="is_current"),
         Index(
             "run_ready_task",
-            ("namespace_id", "task_ready_queue", "task_ready_at", "run_id"),
+            ("namespace_id", "task_ready_queue", "task_ready_at", "run_id", "shard"),
             where="task_ready_queue IS NOT NULL",
             rises=True,
         ),
-        Index("run_alarm", ("alarm_at", "run_id"), where="alarm_at IS NOT NULL", rises=True),
+        Index("run_alarm", ("alarm_at", "run_id", "shard"), where="alarm_at IS NOT NULL", rises=True),
         Index("run_by_start", ("namespace_id", "started_at", "run_id"), rises=True),
         Index("run_by_status", ("namespace_id", "status", "started_at", "run_id"), rises=True),
         Index("run_by_type", ("namespace_id", "workflow_type", "started_at", "run_id"), rises=True),
@@ -199,12 +232,13 @@ ACTIVITY = Table(
         _text("last_failure", nullable=True),
         _text("last_worker", nullable=True),
         _bytes("state"),
+        _SHARD,
     ),
     primary_key=("run_id", "scheduled_event_id"),
     indexes=(
         Index(
             "activity_ready",
-            ("namespace_id", "task_queue", "ready_at", "run_id", "scheduled_event_id"),
+            ("namespace_id", "task_queue", "ready_at", "run_id", "scheduled_event_id", "shard"),
             where="ready_at IS NOT NULL",
             rises=True,
         ),
@@ -261,6 +295,7 @@ OUTBOX = Table(
         _integer("initiated_event_id"),
         _integer("sent_at"),
         _bytes("body"),
+        _SHARD,
     ),
     primary_key=("run_id", "number"),
 )
@@ -282,6 +317,8 @@ TABLES = (
     MIGRATION,
     META,
     NODE,
+    MEMBER,
+    SHARD,
     NAMESPACE,
     RUN,
     EVENT,

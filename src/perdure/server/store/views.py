@@ -83,6 +83,8 @@ JOIN run ON run.run_id = event.run_id
 JOIN namespace ON namespace.namespace_id = run.namespace_id""",
         ),
         View("waiting", _waiting()),
+        View("nodes", _nodes(dialect)),
+        View("shards_by_node", _shards_by_node()),
     )
 
 
@@ -202,3 +204,20 @@ WHERE run.namespace_id = namespace.namespace_id AND run.{_OPEN} AND run.task_sta
   AND NOT EXISTS (SELECT 1 FROM timer WHERE timer.run_id = run.run_id)
   AND NOT EXISTS (SELECT 1 FROM child WHERE child.run_id = run.run_id)
   AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.run_id = run.run_id)"""
+
+
+def _nodes(dialect: ViewDialect) -> str:
+    utc = dialect.utc
+    return f"""
+SELECT member.node, member.release, {utc("member.started_at")} AS started,
+       {utc("member.lease_until")} AS lease_until, member.is_leaving,
+       (SELECT count(*) FROM shard WHERE shard.owner = member.node) AS shards
+FROM member"""
+
+
+def _shards_by_node() -> str:
+    return """
+SELECT shard.owner AS node, count(*) AS shards, count(member.node) > 0 AS is_member
+FROM shard
+LEFT JOIN member ON member.node = shard.owner
+GROUP BY shard.owner"""

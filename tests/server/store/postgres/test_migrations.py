@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
 from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.postgres import PostgresStore
-from perdure.server.store.postgres.migrations import STEPS, migrate
+from perdure.server.store.postgres.migrations import migrate
+from perdure.server.store.postgres.steps import STEPS, Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from tests.postgres_server import Databases
 from tests.server.store.postgres.shell import Shell
-
-
-@pytest.fixture
-async def empty_url(databases: Databases) -> AsyncIterator[str]:
-    url = await databases.create_empty()
-    yield url
-    await databases.drop(url)
-
-
-@pytest.fixture
-async def connection(empty_url: str) -> AsyncIterator[Shell]:
-    """A session on an empty database."""
-    connection = await asyncpg.connect(empty_url)
-    yield connection
-    await connection.close()
 
 
 async def _versions(connection: Shell) -> list[int]:
@@ -79,7 +64,7 @@ def test_every_older_version_has_its_step() -> None:
 
 async def test_an_older_database_is_led_there_step_by_step(connection: Shell) -> None:
     await migrate(connection, target=1, steps={})
-    steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
+    steps: Steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
     await migrate(connection, target=3, steps=steps)
     assert await _versions(connection) == [1, 2, 3]
     await connection.execute("SELECT more FROM second")
@@ -88,7 +73,7 @@ async def test_an_older_database_is_led_there_step_by_step(connection: Shell) ->
 async def test_servers_that_migrate_at_once_do_it_once(connection: Shell, empty_url: str) -> None:
     await migrate(connection, target=1, steps={})
     connections = [await asyncpg.connect(empty_url) for _ in range(4)]
-    steps = {2: ("CREATE TABLE second (id TEXT)", "SELECT pg_sleep(0.05)")}
+    steps: Steps = {2: ("CREATE TABLE second (id TEXT)", "SELECT pg_sleep(0.05)")}
     await asyncio.gather(*(migrate(each, target=2, steps=steps) for each in connections))
     assert await _versions(connection) == [1, 2]
     for each in connections:
@@ -97,7 +82,7 @@ async def test_servers_that_migrate_at_once_do_it_once(connection: Shell, empty_
 
 async def test_a_step_that_fails_leaves_the_database_as_it_was(connection: Shell) -> None:
     await migrate(connection, target=1, steps={})
-    steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("DROP TABLE missing",)}
+    steps: Steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("DROP TABLE missing",)}
     with pytest.raises(asyncpg.UndefinedTableError):
         await migrate(connection, target=3, steps=steps)
     assert await _versions(connection) == [1]

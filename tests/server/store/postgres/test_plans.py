@@ -79,6 +79,7 @@ def _row_of_many() -> dict[str, str]:
     values = {name: getattr(written, name) for name in written.__struct_fields__ if name != "stored_version"}
     row = {name: f"'{value}'" for name, value in values.items() if isinstance(value, str | int)}
     row |= {"memo": "''", "search_attributes": "''", "state": "''", "workflow_type": "'type-' || number % 100"}
+    row["shard"] = "number % 1024"
     return row | {"workflow_id": "'w' || number", "run_id": "'r' || number", "started_at": "number"}
 
 
@@ -127,13 +128,13 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
     [
         (["run_current"], queries.LOAD_CURRENT_RUNS, (["n"] * 200, ["w"] * 200)),
         (["run_pkey"], queries.LOAD_RUN, ("r",)),
-        (["run_ready_task"], queries.READY_WORKFLOW_TASKS, ("n", "q", 1)),
-        (["activity_ready"], queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1)),
-        (["run_alarm"], queries.DUE_ALARMS, (1, 1)),
-        (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q")),
-        (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1)),
-        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9)),
-        (["inbox_pkey"], queries.READ_INBOX, ("r", "n", "w")),
+        (["run_ready_task", "run_pkey"], queries.READY_WORKFLOW_TASKS, ("n", "q", 1, b"")),
+        (["activity_ready", "activity_pkey"], queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1, b"")),
+        (["run_alarm", "run_pkey"], queries.DUE_ALARMS, (1, 1, b"")),
+        (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q", b"")),
+        (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1, b"")),
+        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9, b"")),
+        (["inbox_pkey", "outbox_pkey"], queries.READ_PAIR, ("r", "n", "w", 1)),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),
     ],

@@ -10,7 +10,8 @@ import pytest
 from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from perdure.server.store.sqlite import SqliteStore
-from perdure.server.store.sqlite.migrations import STEPS, migrate
+from perdure.server.store.sqlite.migrations import migrate
+from perdure.server.store.sqlite.steps import STEPS, Steps
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_every_older_version_has_its_step() -> None:
 
 def test_an_older_database_is_led_there_step_by_step(connection: sqlite3.Connection) -> None:
     migrate(connection, target=1, steps={})
-    steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
+    steps: Steps = {2: ("CREATE TABLE second (id TEXT)",), 3: ("ALTER TABLE second ADD COLUMN more TEXT",)}
     migrate(connection, target=3, steps=steps)
     assert _versions(connection) == [1, 2, 3]
     connection.execute("SELECT more FROM second")

@@ -130,9 +130,10 @@ def test_the_outbox_is_measured_in_the_order_of_its_key(recorder: _Recorder) -> 
     assert "TEMP B-TREE" not in plan
 
 
-def test_an_inbox_row_is_found_by_its_key(recorder: _Recorder) -> None:
-    recorder.execute(queries.READ_INBOX, ("r", "n", "w"))
+def test_a_pair_is_found_by_its_keys(recorder: _Recorder) -> None:
+    recorder.execute(queries.READ_PAIR, ("r", "n", "w", 1))
     [(_, plan)] = recorder.plans
+    assert "INDEX sqlite_autoindex_outbox_1 (run_id=? AND number=?)" in plan
     assert "SEARCH inbox USING PRIMARY KEY (sender_run_id=? AND namespace_id=? AND workflow_id=?)" in plan
 
 

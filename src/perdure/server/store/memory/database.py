@@ -7,7 +7,8 @@ becomes visible when the commit returns, or when another process claims the data
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -25,7 +26,8 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import BatchRejected, Claim, StaleVersion
+from perdure.server.store.interface import BatchRejected, Claim, ShardMove, StaleVersion
+from perdure.server.store.memory.members import Members
 
 
 class Pending(msgspec.Struct):
@@ -65,24 +67,39 @@ class MemoryDatabase:
 
     Args:
         cluster_id: The id the database is given, as a UUID in text.
+        now: Its clock, in nanoseconds, which judges the leases of nodes.
     """
 
-    def __init__(self, cluster_id: str = "00000000-0000-4000-8000-000000000000") -> None:
+    def __init__(
+        self,
+        cluster_id: str = "00000000-0000-4000-8000-000000000000",
+        *,
+        now: Callable[[], int] = time.time_ns,
+    ) -> None:
         self.cluster_id = cluster_id
         self.tables = Tables()
         self.claims: dict[str, Claim] = {}
-        self._durable: list[Change] = []
+        self.members = Members(now)
+        self._durable: list[tuple[Change, str, list[ShardMove]]] = []
 
-    def make_durable(self, change: Change, node: str, claim: Claim) -> None:
+    def make_durable(self, change: Change, moves: list[ShardMove], node: str, claim: Claim) -> None:
         """Keep a change for good, not visible yet."""
-        self._durable.append(change)
+        self._durable.append((change, node, moves))
         self.claims[node] = claim
 
     def show_durable(self) -> None:
         """Make visible all that is durable."""
-        for change in self._durable:
+        for change, node, moves in self._durable:
             change.apply()
+            self.members.move(node, moves)
         self._durable.clear()
+
+    def bump(self, node: str) -> Claim:
+        """Bump a node's incarnation, which fences who holds the one before; what is durable becomes visible."""
+        self.show_durable()
+        former = self.claims.get(node, Claim(0, 0))
+        self.claims[node] = Claim(former.incarnation + 1, former.batch)
+        return self.claims[node]
 
 
 class Change:

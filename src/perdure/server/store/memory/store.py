@@ -7,13 +7,12 @@ run the same conformance suite.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from perdure.server.core.records import (
     EntityWrite,
     EventRecord,
-    InboxRecord,
     MailWrite,
     NamespaceRecord,
     OutboxRecord,
@@ -24,21 +23,25 @@ from perdure.server.core.records import (
     StoredRun,
     WorkflowKey,
 )
+from perdure.server.core.shards import shard_of
 from perdure.server.store.interface import (
     Backlog,
     Batch,
     BatchRejected,
     Claim,
+    ClusterView,
     CountGroup,
     DueAlarm,
     Fenced,
     ListPosition,
     OutboxHead,
+    PairState,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
 )
 from perdure.server.store.memory.database import Change, MemoryDatabase, Pending, Tables
+from perdure.server.store.memory.members import Place
 from perdure.server.store.visibility.filter import Filter, matches
 
 
@@ -64,6 +67,8 @@ class MemoryStore:
         self.database = database or MemoryDatabase()
         self._faults = faults
         self._claimed: tuple[str, int] | None = None
+        self._place: Place | None = None
+        self._shards: frozenset[int] | None = None
         self._is_open = False
 
     async def open(self) -> None:
@@ -88,13 +93,12 @@ class MemoryStore:
     async def claim(self, node: str) -> Claim:
         """See `Store.claim`."""
         self._tables()
-        former = self.database.claims.get(node, Claim(0, 0))
-        return self._bump(node, former)
+        return self._bump(node)
 
     async def commit(self, batch: Batch) -> None:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
         self._tables()
-        number = batch.number
+        number, moves = batch.number, list(batch.moves)
         writes = [_taken(write) for write in batch.writes]
         if self._faults is not None:
             await self._faults.before(batch)
@@ -103,7 +107,7 @@ class MemoryStore:
             raise Fenced(f"Batch {number} of node {node!r} does not follow batch {held.batch}.")
         self.database.show_durable()
         change = Change(self._tables(), writes)
-        self.database.make_durable(change, node, Claim(held.incarnation, number))
+        self.database.make_durable(change, moves, node, Claim(held.incarnation, number))
         try:
             if self._faults is not None:
                 await self._faults.after(batch)
@@ -113,7 +117,8 @@ class MemoryStore:
     async def resolve(self) -> Claim:
         """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""
         self._tables()
-        return self._bump(*self._held())
+        node, _ = self._held()
+        return self._bump(node)
 
     def _held(self) -> tuple[str, Claim]:
         assert self._claimed is not None, "claim the store before writing to it"
@@ -123,12 +128,61 @@ class MemoryStore:
             raise Fenced(f"Another process has taken the place of node {node!r} since incarnation {incarnation}.")
         return node, stored
 
-    def _bump(self, node: str, former: Claim) -> Claim:
-        self.database.show_durable()
-        claim = Claim(former.incarnation + 1, former.batch)
-        self.database.claims[node] = claim
+    def _bump(self, node: str) -> Claim:
+        claim = self.database.bump(node)
         self._claimed = (node, claim.incarnation)
         return claim
+
+    # --- the cluster ----------------------------------------------------------------------------------------------
+
+    async def join(self, node: str, session: str, release: str, lease_seconds: float) -> Claim:
+        """See `ClusterStore.join`."""
+        self._tables()
+        claim = self._bump(node)
+        self._place = Place(node, session)
+        self.database.members.join(self._place, release, lease_seconds)
+        return claim
+
+    async def renew(self, lease_seconds: float) -> int:
+        """See `ClusterStore.renew`."""
+        self._tables()
+        return self.database.members.renew(self._place_held(), lease_seconds)
+
+    async def read_view(self) -> ClusterView:
+        """See `ClusterStore.read_view`."""
+        self._tables()
+        return self.database.members.view()
+
+    async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
+        """See `ClusterStore.take_over`."""
+        self._tables()
+        self.database.show_durable()
+        if not self.database.members.may_be_taken_over(node, session):
+            return False
+        self.database.bump(node)
+        self.database.members.take_over(node, shards)
+        return True
+
+    async def set_leaving(self) -> None:
+        """See `ClusterStore.set_leaving`."""
+        self._tables()
+        self.database.members.set_leaving(self._place_held())
+
+    async def leave(self) -> None:
+        """See `ClusterStore.leave`."""
+        self._tables()
+        self.database.members.leave(self._place_held())
+
+    def limit_to(self, shards: frozenset[int]) -> None:
+        """See `ClusterStore.limit_to`."""
+        self._shards = shards
+
+    def _place_held(self) -> Place:
+        assert self._place is not None, "join the cluster before speaking as a member"
+        return self._place
+
+    def _is_shown(self, namespace_id: str, workflow_id: str) -> bool:
+        return self._shards is None or shard_of(WorkflowKey(namespace_id, workflow_id)) in self._shards
 
     # --- entities -------------------------------------------------------------------------------------------------
 
@@ -197,7 +251,7 @@ class MemoryStore:
         ready = [
             (run.task_ready_at or 0, run.run_id, run)
             for run in self._runs_of(namespace_id)
-            if run.task_ready_queue == task_queue
+            if run.task_ready_queue == task_queue and self._is_shown(namespace_id, run.workflow_id)
         ]
         ready.sort(key=lambda item: item[:2])
         return [
@@ -212,6 +266,7 @@ class MemoryStore:
             for activity in pending.activities.values()
             if activity.namespace_id == namespace_id and activity.task_queue == task_queue
             if activity.ready_at is not None and activity.ready_at <= now
+            if self._is_shown(namespace_id, activity.workflow_id)
         ]
         return [
             ReadyTask(namespace_id, workflow_id, run_id, scheduled_event_id, ready_at)
@@ -233,6 +288,7 @@ class MemoryStore:
             (run.alarm_at, run.run_id, run)
             for run in self._tables().runs.values()
             if run.alarm_at is not None and run.alarm_at < before
+            if self._is_shown(run.namespace_id, run.workflow_id)
         ]
         due.sort(key=lambda item: item[:2])
         return [DueAlarm(run.namespace_id, run.workflow_id, run_id, alarm_at) for alarm_at, run_id, run in due[:limit]]
@@ -241,7 +297,11 @@ class MemoryStore:
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
         """See `Store.read_outbox`."""
-        outbox = [sent for _, sent in sorted(self._tables().outbox.items())]
+        outbox = [
+            sent
+            for _, sent in sorted(self._tables().outbox.items())
+            if self._is_shown(sent.namespace_id, sent.workflow_id)
+        ]
         head: list[OutboxRecord] = []
         total = 0
         for sent in outbox[:max_messages]:
@@ -251,9 +311,10 @@ class MemoryStore:
             head.append(sent)
         return OutboxHead(head, len(head) == len(outbox))
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-        """See `Store.read_inbox`."""
-        return self._tables().inbox.get((sender_run_id, *receiver))
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+        """See `Store.read_pair`."""
+        tables = self._tables()
+        return PairState(tables.inbox.get((sender_run_id, *receiver)), (sender_run_id, number) in tables.outbox)
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from perdure.server.store.interface import Fenced, StaleVersion
+from perdure.server.store.interface import Fenced, ShardMove, StaleVersion
+from perdure.server.store.postgres import members
 from perdure.server.store.postgres.bulk import Bulk, delete, insert, update_runs, upsert
 from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.schema import (
@@ -68,8 +69,11 @@ _DELETE_PENDING_OF_RUNS = _delete_of_runs(_PENDING)
 _DELETE_HISTORY_OF_RUNS = _delete_of_runs(_HISTORY)
 
 
-async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -> None:
-    """Write all rounds in the open transaction. Raises Fenced and StaleVersion; PostgreSQL's errors pass through."""
+async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round], moves: Sequence[ShardMove] = ()) -> None:
+    """Write all rounds in the open transaction, then give shards away.
+
+    Raises Fenced and StaleVersion; PostgreSQL's errors pass through.
+    """
     if await session.execute(FENCE, *fence) == "UPDATE 0":
         raise Fenced(
             f"Batch {fence.batch} of node {fence.node!r} is refused: another process has taken its place"
@@ -79,6 +83,7 @@ async def write_batch(session: Session, fence: Fence, rounds: Sequence[Round]) -
         await _write_runs(session, rows)
         await _write_parts(session, rows)
         await _write_mail(session, rows)
+    await members.move(session, fence.node, moves)
 
 
 async def _write_runs(session: Session, rows: Round) -> None:

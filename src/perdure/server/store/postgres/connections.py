@@ -1,4 +1,4 @@
-"""Connections and what they are set to: one that writes, and pools that read.
+"""Connections and what they are set to: those that write, one job at a time, and pools that read.
 
 Each is made anew when it is needed and the last one was lost, so a database that was away is found again by itself. Hot
 sessions are kept from plans that read whole tables: statistics of a young table would recommend one, and it would stay
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
+import msgspec
 
 from perdure.server.store.interface import CommitUnknown, StoreError, StoreUnavailable
 from perdure.server.store.postgres.dialect import PostgresDialect
@@ -28,6 +29,9 @@ _CACHED_STATEMENTS: Final = 256
 _NETWORK_SECONDS: Final = 5.0
 """How long after its own time limit the database may take to say so."""
 
+_SHORTEST_LEASE_SECONDS: Final = 1.0
+"""Below this a renewal could not be told from one that takes its time."""
+
 
 class Reader(Protocol):
     """What a query needs."""
@@ -43,10 +47,12 @@ class Session(Reader, Protocol):
         """Execute a statement and return its tag, which ends in how many rows it changed."""
 
 
-def writing_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
-    """Return what the session is set to that writes batches."""
+def writing_session(
+    settings: PostgresSettings, dialect: PostgresDialect, name: str = "perdure writer"
+) -> dict[str, str]:
+    """Return what the session is set to that writes batches, or whatever else it is named for."""
     return {
-        "application_name": "perdure writer",
+        "application_name": name,
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_transaction_timeout_seconds),
         **_limits(settings),
         **dialect.writing,
@@ -86,26 +92,40 @@ def _milliseconds(seconds: float) -> str:
 
 
 class Writer:
-    """The one connection that writes: jobs run on it one after the other, each to its end, whoever gave up waiting.
+    """A connection that writes: jobs run on it one after the other, each to its end, whoever gave up waiting.
 
     Args:
         url: The database.
         settings: Sizes and times.
         dialect: Which kind of database it is.
+        name: What the database shows of it.
+        network_seconds: How long after its own time limit the database may take to say so.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings, dialect: PostgresDialect) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: PostgresSettings,
+        dialect: PostgresDialect,
+        *,
+        name: str = "perdure writer",
+        network_seconds: float = _NETWORK_SECONDS,
+    ) -> None:
         self._dialect = dialect
         self._url = dialect.dsn(url)
         self._settings = settings
+        self._network_seconds = network_seconds
+        self._session = writing_session(settings, dialect, name)
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._jobs: set[asyncio.Task[object]] = set()
         self._is_open = False
 
-    async def open(self, job: Job[None]) -> None:
-        """Connect and do a first job. Raises what the job raises, as a store error."""
+    async def open(self, job: Job[None] | None = None) -> None:
+        """Let jobs begin; with a first one, connect and do it. Raises what it raises, as a store error."""
         self._is_open = True
+        if job is None:
+            return
         try:
             await self.run(job)
         except BaseException:
@@ -126,7 +146,7 @@ class Writer:
 
         async def limited(connection: Connection) -> T:
             try:
-                async with asyncio.timeout(self._settings.statement_timeout_seconds + _NETWORK_SECONDS):
+                async with asyncio.timeout(self._settings.statement_timeout_seconds + self._network_seconds):
                     return await retried(lambda: job(connection), self._settings.transaction_attempts)
             except TimeoutError:
                 connection.terminate()
@@ -173,11 +193,23 @@ class Writer:
                 timeout=self._settings.connect_timeout_seconds,
                 statement_cache_size=_CACHED_STATEMENTS,
                 max_cached_statement_lifetime=0,
-                server_settings=writing_session(self._settings, self._dialect),
+                server_settings=self._session,
                 target_session_attrs=self._dialect.which_server,
                 connection_class=self._dialect.connection_class,
             )
         return self._connection
+
+
+def keeper(url: str, settings: PostgresSettings, dialect: PostgresDialect, lease_seconds: float) -> Writer:
+    """Return the connection that renews a lease: within a third of it, connecting included, it has or it gives up."""
+    third = max(lease_seconds, _SHORTEST_LEASE_SECONDS) / 3
+    hasty = msgspec.structs.replace(
+        settings,
+        connect_timeout_seconds=third / 2,
+        statement_timeout_seconds=third / 3,
+        lock_timeout_seconds=third / 3,
+    )
+    return Writer(url, hasty, dialect, name="perdure keeper", network_seconds=third / 6)
 
 
 class Readers:

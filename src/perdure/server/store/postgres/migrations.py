@@ -1,7 +1,8 @@
 """Bringing a database to this release's schema.
 
 A new database is made from the schema in one go; an older one is led there step by step. Every step must work while the
-previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads.
+previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads. A
+step that would have it write rows this release cannot use fences it instead.
 
 PostgreSQL does all of it in one transaction, so a database is never between two versions. Where two servers begin at
 once, the second one waits for the first at the row of the version, fails there, and looks again. CockroachDB promises
@@ -13,27 +14,22 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
 from perdure.server.store.interface import StoreMismatch, StoreUnavailable
 from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
+from perdure.server.store.postgres.steps import STEPS, STEPS_ON_COCKROACH, Step, Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
+from perdure.server.store.steps import CREATE_CLUSTER_VERSION
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection
 
-Steps = Mapping[int, tuple[str, ...]]
-"""For each version the statements that lead there from the version before."""
-
-STEPS: Steps = {2: ('ALTER TABLE node ADD COLUMN nonce text COLLATE "C"',)}
-
-STEPS_ON_COCKROACH: Steps = {}
-"""The same for CockroachDB, where the first version is 2."""
-
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 50
+"""A server that does one statement at a time may meet another one at each of them."""
 
 _ANOTHER_WAS_FASTER = (
     asyncpg.UniqueViolationError,
@@ -44,6 +40,7 @@ _ANOTHER_WAS_FASTER = (
 
 _RECORD_VERSION = "INSERT INTO migration (version, applied_at) VALUES ($1, $2)"
 _GIVE_ID = "INSERT INTO meta (name, value) VALUES ('cluster_id', $1) ON CONFLICT (name) DO NOTHING"
+_BEGIN_CLUSTER = f"{CREATE_CLUSTER_VERSION} ON CONFLICT (name) DO NOTHING"
 
 
 async def migrate(
@@ -134,12 +131,16 @@ async def _stored_version(connection: Connection, dialect: PostgresDialect, targ
 async def _create(connection: Connection, dialect: PostgresDialect, version: int) -> None:
     await _execute(connection, dialect.definitions())
     await connection.execute(_GIVE_ID, str(uuid.uuid4()))
+    await connection.execute(_BEGIN_CLUSTER)
     await _record_version(connection, version)
 
 
-async def _execute(connection: Connection, statements: Iterable[str]) -> None:
-    for statement in statements:
-        await connection.execute(statement)
+async def _execute(connection: Connection, actions: Iterable[Step]) -> None:
+    for action in actions:
+        if isinstance(action, str):
+            await connection.execute(action)
+        else:
+            await action(connection)
 
 
 async def _record_version(connection: Connection, version: int) -> None:

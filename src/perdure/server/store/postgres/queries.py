@@ -1,6 +1,7 @@
 """Reading: each question is one query, so its answer is of one moment and takes one round trip.
 
-What hangs on a run comes back with it, as arrays of rows.
+What hangs on a run comes back with it, as arrays of rows. Which shards a node is shown is a parameter of one byte for
+each shard. `shard = ANY (...)` would say the same, but PostgreSQL may then go through the index once for each of them.
 """
 
 # ruff: noqa: S608 - built at import, of the names in the schema.
@@ -24,7 +25,8 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.core.shards import SHARDS
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, PairState, ReadyTask, StoredEvent
 from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, INBOX, OUTBOX, RUN, TIMER, Table
 
 if TYPE_CHECKING:
@@ -34,12 +36,12 @@ if TYPE_CHECKING:
 
     Columns: TypeAlias = asyncpg.Record
 
-_RUN_WIDTH = len(RUN.columns)
+_RUN_WIDTH = len(RUN.record_columns)
 _VERSION = RUN.column_names.index("version")
 
 
 def _columns(table: Table, source: str) -> str:
-    return ", ".join(f"{source}.{name}" for name in table.column_names)
+    return ", ".join(f"{source}.{column.name}" for column in table.record_columns)
 
 
 def _event_data(run_id: str, event_id: str) -> str:
@@ -156,52 +158,77 @@ async def read_events_reverse(
 
 # --- indexes over the state ---------------------------------------------------------------------------------------
 
+# What is asked of an index for every row is in it, the shard too: rows of others' shards, of which there may be many
+# more, cost no look at the table. Those that are left are then found by their key.
+
 READY_WORKFLOW_TASKS = (
-    "SELECT namespace_id, workflow_id, run_id, 0, task_ready_at FROM run"
-    " WHERE namespace_id = $1 AND task_ready_queue = $2 ORDER BY task_ready_at, run_id LIMIT $3"
+    "SELECT run.namespace_id, run.workflow_id, head.run_id, 0, head.task_ready_at FROM ("
+    " SELECT run_id, task_ready_at FROM run WHERE namespace_id = $1 AND task_ready_queue = $2"
+    " AND get_byte($4, shard::integer) = 1 ORDER BY task_ready_at, run_id LIMIT $3"
+    ") AS head JOIN run ON run.run_id = head.run_id ORDER BY head.task_ready_at, head.run_id"
 )
 READY_ACTIVITY_TASKS = (
-    "SELECT namespace_id, workflow_id, run_id, scheduled_event_id, ready_at FROM activity"
-    " WHERE namespace_id = $1 AND task_queue = $2 AND ready_at <= $3"
-    " ORDER BY ready_at, run_id, scheduled_event_id LIMIT $4"
+    "SELECT activity.namespace_id, activity.workflow_id, head.run_id, head.scheduled_event_id, head.ready_at FROM ("
+    " SELECT run_id, scheduled_event_id, ready_at FROM activity WHERE namespace_id = $1 AND task_queue = $2"
+    " AND ready_at <= $3 AND get_byte($5, shard::integer) = 1 ORDER BY ready_at, run_id, scheduled_event_id LIMIT $4"
+    ") AS head JOIN activity"
+    " ON activity.run_id = head.run_id AND activity.scheduled_event_id = head.scheduled_event_id"
+    " ORDER BY head.ready_at, head.run_id, head.scheduled_event_id"
 )
-WORKFLOW_TASK_BACKLOG = "SELECT count(*), min(task_ready_at) FROM run WHERE namespace_id = $1 AND task_ready_queue = $2"
+WORKFLOW_TASK_BACKLOG = (
+    "SELECT count(*), min(task_ready_at) FROM run WHERE namespace_id = $1 AND task_ready_queue = $2"
+    " AND get_byte($3, shard::integer) = 1"
+)
 ACTIVITY_TASK_BACKLOG = (
     "SELECT count(*), min(ready_at) FROM activity WHERE namespace_id = $1 AND task_queue = $2 AND ready_at <= $3"
+    " AND get_byte($4, shard::integer) = 1"
 )
 DUE_ALARMS = (
-    "SELECT namespace_id, workflow_id, run_id, alarm_at FROM run WHERE alarm_at < $1 ORDER BY alarm_at, run_id LIMIT $2"
+    "SELECT run.namespace_id, run.workflow_id, head.run_id, head.alarm_at FROM ("
+    " SELECT run_id, alarm_at FROM run WHERE alarm_at < $1 AND get_byte($3, shard::integer) = 1"
+    " ORDER BY alarm_at, run_id LIMIT $2"
+    ") AS head JOIN run ON run.run_id = head.run_id ORDER BY head.alarm_at, head.run_id"
 )
 
-
-async def ready_workflow_tasks(reader: Reader, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
-    """See `Store.ready_workflow_tasks`."""
-    return [ReadyTask(*row) for row in await reader.fetch(READY_WORKFLOW_TASKS, namespace_id, task_queue, limit)]
+ALL_SHARDS = bytes([1]) * SHARDS
 
 
-async def ready_activity_tasks(
-    reader: Reader, namespace_id: str, task_queue: str, now: int, limit: int
+def shown(shards: frozenset[int]) -> bytes:
+    """Return the parameter that says of which shards rows are shown."""
+    return bytes(shard in shards for shard in range(SHARDS))
+
+
+async def ready_workflow_tasks(
+    reader: Reader, shards: bytes, namespace_id: str, task_queue: str, limit: int
 ) -> list[ReadyTask]:
-    """See `Store.ready_activity_tasks`."""
-    rows = await reader.fetch(READY_ACTIVITY_TASKS, namespace_id, task_queue, now, limit)
+    """See `Store.ready_workflow_tasks`."""
+    rows = await reader.fetch(READY_WORKFLOW_TASKS, namespace_id, task_queue, limit, shards)
     return [ReadyTask(*row) for row in rows]
 
 
-async def workflow_task_backlog(reader: Reader, namespace_id: str, task_queue: str) -> Backlog:
+async def ready_activity_tasks(
+    reader: Reader, shards: bytes, namespace_id: str, task_queue: str, now: int, limit: int
+) -> list[ReadyTask]:
+    """See `Store.ready_activity_tasks`."""
+    rows = await reader.fetch(READY_ACTIVITY_TASKS, namespace_id, task_queue, now, limit, shards)
+    return [ReadyTask(*row) for row in rows]
+
+
+async def workflow_task_backlog(reader: Reader, shards: bytes, namespace_id: str, task_queue: str) -> Backlog:
     """See `Store.workflow_task_backlog`."""
-    [row] = await reader.fetch(WORKFLOW_TASK_BACKLOG, namespace_id, task_queue)
+    [row] = await reader.fetch(WORKFLOW_TASK_BACKLOG, namespace_id, task_queue, shards)
     return Backlog(*row)
 
 
-async def activity_task_backlog(reader: Reader, namespace_id: str, task_queue: str, now: int) -> Backlog:
+async def activity_task_backlog(reader: Reader, shards: bytes, namespace_id: str, task_queue: str, now: int) -> Backlog:
     """See `Store.activity_task_backlog`."""
-    [row] = await reader.fetch(ACTIVITY_TASK_BACKLOG, namespace_id, task_queue, now)
+    [row] = await reader.fetch(ACTIVITY_TASK_BACKLOG, namespace_id, task_queue, now, shards)
     return Backlog(*row)
 
 
-async def due_alarms(reader: Reader, before: int, limit: int) -> list[DueAlarm]:
+async def due_alarms(reader: Reader, shards: bytes, before: int, limit: int) -> list[DueAlarm]:
     """See `Store.due_alarms`."""
-    return [DueAlarm(*row) for row in await reader.fetch(DUE_ALARMS, before, limit)]
+    return [DueAlarm(*row) for row in await reader.fetch(DUE_ALARMS, before, limit, shards)]
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -209,23 +236,26 @@ async def due_alarms(reader: Reader, before: int, limit: int) -> list[DueAlarm]:
 READ_OUTBOX = (
     f"SELECT {_columns(OUTBOX, 'measured')}, measured.count FROM (SELECT head.*, count(*) OVER () AS count,"
     " row_number() OVER rising AS position, sum(length(head.body)) OVER rising AS total"
-    " FROM (SELECT * FROM outbox ORDER BY run_id, number LIMIT $1::bigint + 1) AS head"
+    " FROM (SELECT * FROM outbox WHERE get_byte($3, shard::integer) = 1"
+    " ORDER BY run_id, number LIMIT $1::bigint + 1) AS head"
     " WINDOW rising AS (ORDER BY head.run_id, head.number ROWS UNBOUNDED PRECEDING)) AS measured"
     " WHERE measured.position = 1 OR (measured.total <= $2::bigint AND measured.position <= $1::bigint)"
     " ORDER BY measured.run_id, measured.number"
 )
-READ_INBOX = (
-    f"SELECT {_columns(INBOX, 'inbox')} FROM inbox WHERE sender_run_id = $1 AND namespace_id = $2 AND workflow_id = $3"
+READ_PAIR = (
+    "SELECT EXISTS (SELECT 1 FROM outbox WHERE run_id = $1 AND number = $4),"
+    f" {_columns(INBOX, 'inbox')} FROM (SELECT 1) AS pair LEFT JOIN inbox"
+    " ON inbox.sender_run_id = $1 AND inbox.namespace_id = $2 AND inbox.workflow_id = $3"
 )
 
 
-async def read_outbox(reader: Reader, max_messages: int, max_bytes: int) -> OutboxHead:
+async def read_outbox(reader: Reader, shards: bytes, max_messages: int, max_bytes: int) -> OutboxHead:
     """See `Store.read_outbox`. One message more is looked at than is brought back, to tell whether that is all."""
-    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes)
+    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes, shards)
     return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
 
 
-async def read_inbox(reader: Reader, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-    """See `Store.read_inbox`."""
-    rows = await reader.fetch(READ_INBOX, sender_run_id, receiver.namespace_id, receiver.workflow_id)
-    return InboxRecord(*rows[0]) if rows else None
+async def read_pair(reader: Reader, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+    """See `Store.read_pair`."""
+    [row] = await reader.fetch(READ_PAIR, sender_run_id, *receiver, number)
+    return PairState(None if row[1] is None else InboxRecord(*row[1:]), row[0])

@@ -1,8 +1,9 @@
 """The store on PostgreSQL, and on what speaks its protocol: which connection does what.
 
-One connection writes, and nothing else does: a batch is a transaction on it. What the engine waits for is read through
-one pool and listings through another, so that a listing over a million runs delays neither. Everything runs on the
-event loop of the caller.
+One connection writes batches: each is a transaction on it. What the engine waits for is read through one pool and
+listings through another, so that a listing over a million runs delays neither. A member of a cluster has one more
+connection, which renews its lease and waits for none of the others; a takeover, which may have to wait, gets its own.
+Everything runs on the event loop of the caller.
 
 It must never be used by two event loops.
 """
@@ -10,23 +11,33 @@ It must never be used by two event loops.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from perdure.server.core.records import InboxRecord, NamespaceRecord, RunRecord, StoredRun, WorkflowKey
+from perdure.server.core.records import NamespaceRecord, RunRecord, StoredRun, WorkflowKey
 from perdure.server.store.interface import (
     Backlog,
     Batch,
     Claim,
+    ClusterView,
+    CommitUnknown,
     CountGroup,
     DueAlarm,
     ListPosition,
     OutboxHead,
+    PairState,
     ReadyTask,
     StoredEvent,
     StoreUnavailable,
 )
-from perdure.server.store.postgres import batches, listings, nodes, queries
-from perdure.server.store.postgres.connections import Connection, Readers, Writer, listing_session, reading_session
+from perdure.server.store.postgres import batches, listings, members, nodes, queries
+from perdure.server.store.postgres.connections import (
+    Connection,
+    Readers,
+    Writer,
+    keeper,
+    listing_session,
+    reading_session,
+)
 from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.postgres.transactions import in_transaction
@@ -47,12 +58,17 @@ class PostgresStore:
 
     def __init__(self, url: str, settings: PostgresSettings | None = None, dialect: PostgresDialect = POSTGRES) -> None:
         settings = settings or PostgresSettings()
+        self._url = url
         self._settings = settings
         self._dialect = dialect
         self._claimed: tuple[str, int] | None = None
         self._nonce = str(uuid.uuid4())
         """Of the next resolve; kept for the one after that, while the fate of one is not known."""
+        self._place: tuple[str, str] | None = None
+        """The node and the session we joined as."""
+        self._shown = queries.ALL_SHARDS
         self._writer = Writer(url, settings, dialect)
+        self._keeper: Writer | None = None
         reading, listing = reading_session(settings, dialect), listing_session(settings, dialect)
         self._reader = Readers(url, settings, dialect, reading, settings.read_connections)
         self._lister = Readers(url, settings, dialect, listing, settings.list_connections)
@@ -67,6 +83,8 @@ class PostgresStore:
         """See `Store.close`."""
         await self._lister.close()
         await self._reader.close()
+        if self._keeper is not None:
+            await self._keeper.close()
         await self._writer.close()
 
     async def check(self) -> None:
@@ -92,10 +110,12 @@ class PostgresStore:
     async def commit(self, batch: Batch) -> None:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
         fence = Fence(*self._claim_held(), batch.number)
-        rounds = gather(batch.writes)
+        rounds, moves = gather(batch.writes), list(batch.moves)
 
         async def write(connection: Connection) -> None:
-            await in_transaction(connection, lambda: batches.write_batch(connection, fence, rounds), self._settings)
+            await in_transaction(
+                connection, lambda: batches.write_batch(connection, fence, rounds, moves), self._settings
+            )
 
         await self._writer.run(write)
 
@@ -111,6 +131,73 @@ class PostgresStore:
         self._claimed = (node, claim.incarnation)
         self._nonce = str(uuid.uuid4())
         return claim
+
+    # --- the cluster ----------------------------------------------------------------------------------------------
+
+    async def join(self, node: str, session: str, release: str, lease_seconds: float) -> Claim:
+        """See `ClusterStore.join`. Where its fate is not known, joining once more does no harm."""
+
+        async def join(connection: Connection) -> Claim:
+            return await in_transaction(
+                connection,
+                lambda: members.join(connection, node, session, release, lease_seconds),
+                self._settings,
+            )
+
+        try:
+            claim = await self._writer.run(join)
+        except CommitUnknown as error:
+            raise StoreUnavailable(f"The database did not say whether we have joined: {error}") from error
+        self._claimed = (node, claim.incarnation)
+        self._place = (node, session)
+        if self._keeper is not None:
+            await self._keeper.close()
+        self._keeper = keeper(self._url, self._settings, self._dialect, lease_seconds)
+        await self._keeper.open()
+        return claim
+
+    async def renew(self, lease_seconds: float) -> int:
+        """See `ClusterStore.renew`."""
+        place = self._place_held()
+        assert self._keeper is not None
+        return await self._keeper.ask(lambda connection: members.renew(connection, *place, lease_seconds))
+
+    async def read_view(self) -> ClusterView:
+        """See `ClusterStore.read_view`."""
+        return await members.read_view(self._reader)
+
+    async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
+        """See `ClusterStore.take_over`. It may wait for a batch of that node, so no batch of ours waits for it."""
+
+        async def take_over(connection: Connection) -> bool:
+            return await in_transaction(
+                connection, lambda: members.take_over(connection, node, session, shards), self._settings
+            )
+
+        writer = Writer(self._url, self._settings, self._dialect, name="perdure takeover")
+        await writer.open()
+        try:
+            return await writer.run(take_over)
+        finally:
+            await writer.close()
+
+    async def set_leaving(self) -> None:
+        """See `ClusterStore.set_leaving`."""
+        place = self._place_held()
+        await self._writer.ask(lambda connection: members.set_leaving(connection, *place))
+
+    async def leave(self) -> None:
+        """See `ClusterStore.leave`."""
+        place = self._place_held()
+        await self._writer.ask(lambda connection: members.leave(connection, *place))
+
+    def limit_to(self, shards: frozenset[int]) -> None:
+        """See `ClusterStore.limit_to`."""
+        self._shown = queries.shown(shards)
+
+    def _place_held(self) -> tuple[str, str]:
+        assert self._place is not None, "join the cluster before speaking as a member"
+        return self._place
 
     # --- entities -------------------------------------------------------------------------------------------------
 
@@ -138,33 +225,33 @@ class PostgresStore:
 
     async def ready_workflow_tasks(self, namespace_id: str, task_queue: str, limit: int) -> list[ReadyTask]:
         """See `Store.ready_workflow_tasks`."""
-        return await queries.ready_workflow_tasks(self._reader, namespace_id, task_queue, limit)
+        return await queries.ready_workflow_tasks(self._reader, self._shown, namespace_id, task_queue, limit)
 
     async def ready_activity_tasks(self, namespace_id: str, task_queue: str, now: int, limit: int) -> list[ReadyTask]:
         """See `Store.ready_activity_tasks`."""
-        return await queries.ready_activity_tasks(self._reader, namespace_id, task_queue, now, limit)
+        return await queries.ready_activity_tasks(self._reader, self._shown, namespace_id, task_queue, now, limit)
 
     async def workflow_task_backlog(self, namespace_id: str, task_queue: str) -> Backlog:
         """See `Store.workflow_task_backlog`."""
-        return await queries.workflow_task_backlog(self._lister, namespace_id, task_queue)
+        return await queries.workflow_task_backlog(self._lister, self._shown, namespace_id, task_queue)
 
     async def activity_task_backlog(self, namespace_id: str, task_queue: str, now: int) -> Backlog:
         """See `Store.activity_task_backlog`."""
-        return await queries.activity_task_backlog(self._lister, namespace_id, task_queue, now)
+        return await queries.activity_task_backlog(self._lister, self._shown, namespace_id, task_queue, now)
 
     async def due_alarms(self, before: int, limit: int) -> list[DueAlarm]:
         """See `Store.due_alarms`."""
-        return await queries.due_alarms(self._reader, before, limit)
+        return await queries.due_alarms(self._reader, self._shown, before, limit)
 
     # --- messages -------------------------------------------------------------------------------------------------
 
     async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
         """See `Store.read_outbox`."""
-        return await queries.read_outbox(self._reader, max_messages, max_bytes)
+        return await queries.read_outbox(self._reader, self._shown, max_messages, max_bytes)
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-        """See `Store.read_inbox`."""
-        return await queries.read_inbox(self._reader, receiver, sender_run_id)
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+        """See `Store.read_pair`."""
+        return await queries.read_pair(self._reader, receiver, sender_run_id, number)
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Bringing a database to this release's schema.
 
 A new database is made from the schema in one go; an older one is led there step by step. Every step must work while the
-previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads.
+previous release still runs on the same database: add, fill, and drop only what the previous release no longer reads. A
+step that would have it write rows this release cannot use fences it instead.
 All of it happens in one transaction, so a database is never between two versions.
 """
 
@@ -10,18 +11,14 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
 
 from perdure.server.store.definitions import create_index, create_view
 from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from perdure.server.store.sqlite.dialect import SqliteViewDialect, create_table
+from perdure.server.store.sqlite.steps import STEPS, Steps
+from perdure.server.store.steps import CREATE_CLUSTER_VERSION
 from perdure.server.store.views import views
-
-Steps = Mapping[int, tuple[str, ...]]
-"""For each version the statements that lead there from the version before."""
-
-STEPS: Steps = {2: ("ALTER TABLE node ADD COLUMN nonce TEXT",)}
 
 _CREATE = (
     *(create_table(table) for table in TABLES),
@@ -48,8 +45,11 @@ def migrate(connection: sqlite3.Connection, *, target: int = SCHEMA_VERSION, ste
             )
         else:
             for step in range(version + 1, target + 1):
-                for statement in steps[step]:
-                    connection.execute(statement)
+                for action in steps[step]:
+                    if isinstance(action, str):
+                        connection.execute(action)
+                    else:
+                        action(connection)
                 _record_version(connection, step)
         connection.execute("COMMIT")
     except BaseException:
@@ -74,6 +74,7 @@ def _create(connection: sqlite3.Connection, version: int) -> None:
     for statement in _CREATE:
         connection.execute(statement)
     connection.execute("INSERT INTO meta (name, value) VALUES ('cluster_id', ?)", (str(uuid.uuid4()),))
+    connection.execute(CREATE_CLUSTER_VERSION)
     _record_version(connection, version)
 
 

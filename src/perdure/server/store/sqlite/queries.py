@@ -27,7 +27,7 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, ReadyTask, StoredEvent
+from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, PairState, ReadyTask, StoredEvent
 from perdure.server.store.rounds import SqlValue
 from perdure.server.store.schema import ACTIVITY, CHILD, INBOX, OUTBOX, RUN, ColumnType, Table
 from perdure.server.store.sqlite.bulk import Bulk
@@ -36,13 +36,13 @@ RunRow: TypeAlias = tuple[
     str, str, str, int, int, int, str, str, int, int, int | None, int, int, int, int | None,
     str, int, int | None, int | None, str | None, int | None, str, str, str,
 ]  # fmt: skip
-"""The columns of `run`, bytes as hexadecimal text."""
+"""The columns of a run's record, bytes as hexadecimal text."""
 
 _ActivityRow: TypeAlias = tuple[
     str, int, str, str, str, str, str, str, int, int, int | None, int, int | None, int | None, str | None, str | None,
     str, str,
 ]  # fmt: skip
-"""The columns of `activity`, and the event that scheduled it."""
+"""The columns of an activity's record, and the event that scheduled it."""
 
 
 class _RunParts(msgspec.Struct, array_like=True):
@@ -61,7 +61,7 @@ class _RunParts(msgspec.Struct, array_like=True):
 def _columns(table: Table, source: str) -> str:
     return ", ".join(
         f"hex({source}.{column.name})" if column.type is ColumnType.BYTES else f"{source}.{column.name}"
-        for column in table.columns
+        for column in table.record_columns
     )
 
 
@@ -316,14 +316,15 @@ READ_OUTBOX = (
     f"SELECT json_group_array(json_array({_columns(OUTBOX, 'head')}))"
     " FROM (SELECT * FROM outbox WHERE (run_id, number) <= (?, ?) ORDER BY run_id, number) AS head"
 )
-READ_INBOX = (
-    f"SELECT json_group_array(json_array({_columns(INBOX, 'inbox')})) FROM inbox"
-    " WHERE sender_run_id = ? AND namespace_id = ? AND workflow_id = ?"
+READ_PAIR = (
+    f"SELECT json_array((SELECT json_array({_columns(INBOX, 'inbox')}) FROM inbox"
+    " WHERE sender_run_id = ?1 AND namespace_id = ?2 AND workflow_id = ?3),"
+    " (SELECT 1 FROM outbox WHERE run_id = ?1 AND number = ?4) IS NOT NULL)"
 )
 
 _outbox_rows = msgspec.json.Decoder(list[tuple[str, int, str, str, str, str, str, int, int, str]])
 _outbox_sizes = msgspec.json.Decoder(list[tuple[str, int, int]])
-_inbox_rows = msgspec.json.Decoder(list[InboxRecord])
+_pair_row = msgspec.json.Decoder(tuple[InboxRecord | None, int])
 
 
 def read_outbox(connection: sqlite3.Connection, max_messages: int, max_bytes: int) -> OutboxHead:
@@ -341,7 +342,7 @@ def read_outbox(connection: sqlite3.Connection, max_messages: int, max_bytes: in
     return OutboxHead([OutboxRecord(*row[:-1], bytes.fromhex(row[-1])) for row in rows], count == len(sizes))
 
 
-def read_inbox(connection: sqlite3.Connection, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-    """See `Store.read_inbox`."""
-    rows = _inbox_rows.decode(_text(connection, READ_INBOX, (sender_run_id, *receiver)))
-    return rows[0] if rows else None
+def read_pair(connection: sqlite3.Connection, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+    """See `Store.read_pair`."""
+    inbox, is_pending = _pair_row.decode(_text(connection, READ_PAIR, (sender_run_id, *receiver, number)))
+    return PairState(inbox, bool(is_pending))

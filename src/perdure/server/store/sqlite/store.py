@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from perdure.server.core.records import (
-    InboxRecord,
     NamespaceRecord,
     RunRecord,
     StoredRun,
@@ -28,6 +27,7 @@ from perdure.server.store.interface import (
     DueAlarm,
     ListPosition,
     OutboxHead,
+    PairState,
     ReadyTask,
     StoredEvent,
     StoreMismatch,
@@ -121,6 +121,7 @@ class SqliteStore:
 
     async def commit(self, batch: Batch) -> None:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
+        assert not batch.moves, "one node owns all that is in an SQLite database"
         fence = Fence(*self._claim_held(), batch.number)
         rounds = gather(batch.writes)
         await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
@@ -196,9 +197,9 @@ class SqliteStore:
         """See `Store.read_outbox`."""
         return await self._reader.run(lambda connection: queries.read_outbox(connection, max_messages, max_bytes))
 
-    async def read_inbox(self, receiver: WorkflowKey, sender_run_id: str) -> InboxRecord | None:
-        """See `Store.read_inbox`."""
-        return await self._reader.run(lambda connection: queries.read_inbox(connection, receiver, sender_run_id))
+    async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
+        """See `Store.read_pair`."""
+        return await self._reader.run(lambda connection: queries.read_pair(connection, receiver, sender_run_id, number))
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 
