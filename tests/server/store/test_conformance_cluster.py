@@ -200,6 +200,29 @@ async def test_shards_whose_owner_is_no_member_are_taken(cluster: ClusterPlace) 
         await gone.commit()
 
 
+async def test_who_is_no_member_takes_nothing_over(cluster: ClusterPlace) -> None:
+    dead = await cluster.node("a:1", lease_seconds=ENDED)
+    gone, other = await cluster.node("b:1"), await cluster.node("c:1")
+    await gone.store.leave()
+    before = await other.store.read_view()
+    with pytest.raises(Fenced):
+        await gone.store.take_over("a:1", "a:1", {"c:1": [1]})
+    assert await other.store.read_view() == before
+    await dead.commit()
+
+
+async def test_of_two_that_declare_each_other_dead_one_stays(cluster: ClusterPlace) -> None:
+    nodes = [await cluster.node(name, lease_seconds=ENDED) for name in ("a:1", "b:1")]
+    first, second = nodes
+    outcomes = await asyncio.gather(
+        first.take_over("b:1", "b:1"), second.take_over("a:1", "a:1"), return_exceptions=True
+    )
+    [winner] = [node for node, outcome in zip(nodes, outcomes, strict=True) if outcome is True]
+    assert [type(outcome) for outcome in outcomes if outcome is not True] == [Fenced]
+    assert [member.node for member in (await winner.store.read_view()).members] == [winner.name]
+    await winner.commit()
+
+
 async def test_a_node_that_joins_again_after_its_death_owns_nothing(cluster: ClusterPlace) -> None:
     await cluster.node("a:1", lease_seconds=ENDED)
     other = await cluster.node("b:1")

@@ -336,6 +336,7 @@ class ClusterStore(Store, Protocol):
             Whether that happened. False, with nothing changed, where the node is alive or another one was faster.
 
         Raises:
+            Fenced: We are no member ourselves. Nothing was changed.
             StoreUnavailable: The database was away or busy. Nothing was changed.
             CommitUnknown: The fate of the transaction is not known; `read_view` tells.
         """

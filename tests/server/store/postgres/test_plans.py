@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.interface import ListPosition
-from perdure.server.store.postgres import POSTGRES, batches, listings, nodes, queries
+from perdure.server.store.interface import ListPosition, ShardMove
+from perdure.server.store.postgres import batches, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
@@ -48,14 +48,14 @@ class Recorder:
 
 @pytest.fixture
 async def writing(postgres_url: str) -> AsyncIterator[Recorder]:
-    connection = await asyncpg.connect(postgres_url, server_settings=writing_session(PostgresSettings(), POSTGRES))
+    connection = await asyncpg.connect(postgres_url, server_settings=writing_session(PostgresSettings()))
     yield Recorder(connection)
     await connection.close()
 
 
 @pytest.fixture
 async def reading(postgres_url: str) -> AsyncIterator[Recorder]:
-    connection = await asyncpg.connect(postgres_url, server_settings=reading_session(PostgresSettings(), POSTGRES))
+    connection = await asyncpg.connect(postgres_url, server_settings=reading_session(PostgresSettings()))
     yield Recorder(connection)
     await connection.close()
 
@@ -68,7 +68,7 @@ async def listing(postgres_url: str, shell: Shell) -> AsyncIterator[Recorder]:
         f"INSERT INTO run ({', '.join(names)}) SELECT {', '.join(values)} FROM generate_series(1, {MANY}) AS number"
     )
     await shell.execute("ANALYZE run")
-    connection = await asyncpg.connect(postgres_url, server_settings=listing_session(PostgresSettings(), POSTGRES))
+    connection = await asyncpg.connect(postgres_url, server_settings=listing_session(PostgresSettings()))
     yield Recorder(connection)
     await connection.close()
 
@@ -146,6 +146,40 @@ async def test_an_index_serves_a_query_in_its_order(
     [(_, plan)] = reading.plans
     assert _uses(plan, indexes), plan
     assert not _scans(plan), plan
+
+
+@pytest.mark.parametrize(
+    ("index", "statement", "arguments"),
+    [
+        ("run_ready_task", queries.READY_WORKFLOW_TASKS, ("n", "q", 1, queries.ALL_SHARDS)),
+        ("activity_ready", queries.READY_ACTIVITY_TASKS, ("n", "q", 1, 1, queries.ALL_SHARDS)),
+        ("run_alarm", queries.DUE_ALARMS, (1, 1, queries.ALL_SHARDS)),
+        ("run_ready_task", queries.WORKFLOW_TASK_BACKLOG, ("n", "q", queries.ALL_SHARDS)),
+        ("activity_ready", queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1, queries.ALL_SHARDS)),
+    ],
+)
+async def test_the_index_alone_tells_the_rows_of_other_nodes(
+    reading: Recorder, index: str, statement: str, arguments: tuple[object, ...]
+) -> None:
+    await reading.fetch(statement, *arguments)
+    [(_, plan)] = reading.plans
+    found = re.search(rf"Index Only Scan using {index} on .*\n +Index Cond: .*\n +Filter: \((.*)", plan)
+    assert found, plan
+    assert re.match(r"get_byte\(.*, \(shard\)::integer\) = 1", found[1]), plan
+
+
+async def test_no_statement_about_members_scans_a_table(writing: Recorder) -> None:
+    await members.join(writing, "a", "life", "1.0", 60)
+    await members.join(writing, "b", "life", "1.0", 0)
+    writing.plans.clear()
+    await members.renew(writing, "a", "life", 60)
+    await members.move(writing, "a", [ShardMove(1, "b"), ShardMove(2, "b")])
+    await members.set_leaving(writing, "a", "life")
+    assert await members.take_over(writing, ("a", "life"), "b", "life", {"a": [1, 2]})
+    await members.leave(writing, "a", "life")
+    scanned = {query: scans for query, plan in writing.plans if (scans := _scans(plan))}
+    assert not scanned
+    assert len(writing.plans) == 13
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import SHARDS, shard_of
 from perdure.server.store.interface import Claim
-from perdure.server.store.postgres import POSTGRES, PostgresStore
+from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.postgres.connections import writing_session
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.settings import PostgresSettings
@@ -95,7 +95,7 @@ async def test_a_server_of_the_release_before_is_fenced(connection: Shell, empty
 async def test_a_batch_of_the_release_before_is_waited_for(connection: Shell, empty_url: str) -> None:
     await connection.execute("BEGIN")
     await connection.execute("UPDATE node SET batch = 18 WHERE node = 'node' AND incarnation = 3 AND batch = 17")
-    session = writing_session(PostgresSettings(), POSTGRES)
+    session = writing_session(PostgresSettings())
     migrating, watching = [await asyncpg.connect(empty_url, server_settings=session) for _ in range(2)]
     migration = asyncio.create_task(migrate(migrating))
     await watching.execute(

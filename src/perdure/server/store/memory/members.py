@@ -54,7 +54,7 @@ class Members:
         """Prolong its lease and return the version. Raises Fenced where it is no member any more."""
         row = self._row_of(place)
         if row is None:
-            raise Fenced(f"Node {place.node!r} is no member any more: another node or process has taken its place.")
+            raise _no_member(place)
         row.lease_until = self._now() + _nanoseconds(lease_seconds)
         return self._version
 
@@ -82,8 +82,10 @@ class Members:
             return row is None and any(owner.owner == node for owner in self._owners.values())
         return row is not None and row.session == session and row.lease_until <= self._now()
 
-    def take_over(self, node: str, shards: Mapping[str, Sequence[int]]) -> None:
-        """Remove a node and give its shards to others."""
+    def take_over(self, place: Place, node: str, shards: Mapping[str, Sequence[int]]) -> None:
+        """Remove a node and give its shards to others. Raises Fenced where who asks is no member."""
+        if self._row_of(place) is None:
+            raise _no_member(place)
         self._rows.pop(node, None)
         for to, given in shards.items():
             if to in self._rows:
@@ -121,6 +123,10 @@ class Members:
             return False
         self._owners[shard] = ShardOwner(shard, to, owner.epoch + 1)
         return True
+
+
+def _no_member(place: Place) -> Fenced:
+    return Fenced(f"Node {place.node!r} is no member any more: another node or process has taken its place.")
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -156,11 +156,12 @@ class MemoryStore:
     async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
         """See `ClusterStore.take_over`."""
         self._tables()
+        place = self._place_held()
         self.database.show_durable()
         if not self.database.members.may_be_taken_over(node, session):
             return False
+        self.database.members.take_over(place, node, shards)
         self.database.bump(node)
-        self.database.members.take_over(node, shards)
         return True
 
     async def set_leaving(self) -> None:

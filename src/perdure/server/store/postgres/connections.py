@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from perdure.server.store.interface import CommitUnknown, StoreError, StoreUnavailable
-from perdure.server.store.postgres.dialect import PostgresDialect
+from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, leaves_connection_usable, map_error
 from perdure.server.store.postgres.transactions import retried
 from perdure.server.store.settings import PostgresSettings
@@ -48,7 +48,7 @@ class Session(Reader, Protocol):
 
 
 def writing_session(
-    settings: PostgresSettings, dialect: PostgresDialect, name: str = "perdure writer"
+    settings: PostgresSettings, dialect: PostgresDialect = POSTGRES, name: str = "perdure writer"
 ) -> dict[str, str]:
     """Return what the session is set to that writes batches, or whatever else it is named for."""
     return {
@@ -60,7 +60,7 @@ def writing_session(
     }
 
 
-def reading_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
+def reading_session(settings: PostgresSettings, dialect: PostgresDialect = POSTGRES) -> dict[str, str]:
     """Return what a session is set to that reads for the engine."""
     return {
         "application_name": "perdure reader",
@@ -70,7 +70,7 @@ def reading_session(settings: PostgresSettings, dialect: PostgresDialect) -> dic
     }
 
 
-def listing_session(settings: PostgresSettings, dialect: PostgresDialect) -> dict[str, str]:
+def listing_session(settings: PostgresSettings, dialect: PostgresDialect = POSTGRES) -> dict[str, str]:
     """Return what a session is set to that lists and counts: there a scan may be the best plan."""
     return {
         "application_name": "perdure lister",

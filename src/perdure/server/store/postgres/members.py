@@ -54,6 +54,7 @@ BUMP_FENCE = "UPDATE node SET incarnation = incarnation + 1, nonce = NULL WHERE 
 REMOVE = "DELETE FROM member WHERE node = $1"
 LOCK_TAKERS = "SELECT node, is_leaving FROM member WHERE node = ANY($1::text[]) ORDER BY node FOR KEY SHARE"
 """No stronger: they may go on renewing, but not go away."""
+LOCK_OURSELVES = "SELECT node FROM member WHERE node = $1 AND session = $2 FOR KEY SHARE"
 GIVE = (
     "UPDATE shard SET owner = given.owner, epoch = shard.epoch + 1"
     " FROM unnest($2::bigint[], $3::text[]) AS given (shard, owner)"
@@ -82,7 +83,7 @@ async def renew(session: Session, node: str, life: str, lease_seconds: float) ->
     """See `ClusterStore.renew`."""
     rows = await session.fetch(RENEW, node, life, _nanoseconds(lease_seconds))
     if not rows:
-        raise Fenced(f"Node {node!r} is no member any more: another node or process has taken its place.")
+        raise _no_member(node)
     return int(rows[0][0])
 
 
@@ -92,13 +93,17 @@ async def read_view(reader: Reader) -> ClusterView:
     return ClusterView(int(version), [Member(*row) for row in members], [ShardOwner(*row) for row in shards])
 
 
-async def take_over(session: Session, node: str, life: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
-    """See `ClusterStore.take_over`; within a transaction, of which nothing is left where it was not to be."""
+async def take_over(
+    session: Session, place: tuple[str, str], node: str, life: str | None, shards: Mapping[str, Sequence[int]]
+) -> bool:
+    """See `ClusterStore.take_over`; within a transaction. `place` is ours: the node and the session."""
     if not await (_lock_orphaning(session, node) if life is None else _lock_dead(session, node, life)):
         return False
     # From here on no batch of the node passes its fence; one that has passed is waited for.
     await session.execute(BUMP_FENCE, node)
     await session.execute(REMOVE, node)
+    if not await session.fetch(LOCK_OURSELVES, *place):
+        raise _no_member(place[0])
     moves = [ShardMove(shard, to) for to, given in shards.items() for shard in given]
     await _give(session, node, moves, is_leaving_allowed=True)
     await session.execute(_BUMP)
@@ -139,6 +144,10 @@ async def _give(session: Session, node: str, moves: Sequence[ShardMove], *, is_l
     takers = {name for name, is_leaving in members if is_leaving_allowed or not is_leaving}
     given = [move for move in moves if move.to in takers]
     return bool(given) and await session.execute(GIVE, node, *columns_of(given)) != "UPDATE 0"
+
+
+def _no_member(node: str) -> Fenced:
+    return Fenced(f"Node {node!r} is no member any more: another node or process has taken its place.")
 
 
 def _nanoseconds(seconds: float) -> int:

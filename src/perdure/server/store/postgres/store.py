@@ -168,10 +168,11 @@ class PostgresStore:
 
     async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
         """See `ClusterStore.take_over`. It may wait for a batch of that node, so no batch of ours waits for it."""
+        place = self._place_held()
 
         async def take_over(connection: Connection) -> bool:
             return await in_transaction(
-                connection, lambda: members.take_over(connection, node, session, shards), self._settings
+                connection, lambda: members.take_over(connection, place, node, session, shards), self._settings
             )
 
         writer = Writer(self._url, self._settings, self._dialect, name="perdure takeover")
