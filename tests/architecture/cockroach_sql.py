@@ -12,7 +12,7 @@ from functools import cache
 from sqlglot import exp, parse_one
 from sqlglot.errors import ParseError
 
-DOCUMENTATION = "https://www.cockroachlabs.com/docs/v23.1/"
+DOCUMENTATION = "https://www.cockroachlabs.com/docs/v23.2/"
 """Where the pages are, in the oldest release that we work with."""
 
 STATEMENTS: Mapping[type[exp.Expr], str] = {

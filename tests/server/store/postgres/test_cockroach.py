@@ -72,8 +72,8 @@ async def test_each_scheme_takes_only_its_own_servers() -> None:
         await POSTGRES.check_server(cockroach)
     with pytest.raises(StoreMismatch, match="write postgresql://"):
         await COCKROACH.check_server(postgres)
-    with pytest.raises(StoreMismatch, match=r"CockroachDB 23\.1 or newer is needed; this is CockroachDB CCL v22\.2\.9"):
-        await COCKROACH.check_server(_server(crdb_version="CockroachDB CCL v22.2.9 (x86_64)"))
+    with pytest.raises(StoreMismatch, match=r"CockroachDB 23\.2 or newer is needed; this is CockroachDB CCL v23\.1\.9"):
+        await COCKROACH.check_server(_server(crdb_version="CockroachDB CCL v23.1.9 (x86_64)"))
 
 
 async def test_postgresql_is_refused_where_cockroachdb_is_named(postgres_url: str) -> None:

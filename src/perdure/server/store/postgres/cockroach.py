@@ -25,14 +25,14 @@ from perdure.server.store.views import View
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection
 
-OLDEST_COCKROACH: Final = (23, 1)
-"""The first that has `to_char` for times, which the views need."""
+OLDEST_COCKROACH: Final = (23, 2)
+"""The first in which a session can be told its isolation: in later ones the default may be a weaker one."""
 
 _PORT: Final = 26257
 
 
 class CockroachDialect(PostgresDialect):
-    """CockroachDB 23.1 or newer."""
+    """CockroachDB 23.2 or newer."""
 
     which_server: ClassVar[SessionAttribute] = SessionAttribute.any
     changes_schema_at_once: ClassVar[bool] = False
