@@ -9,15 +9,18 @@ from typing import cast
 import asyncpg
 import pytest
 
+from perdure.server.app import make_store
+from perdure.server.settings import ServerSettings
 from perdure.server.store.interface import Fenced, StoreMismatch, StoreUnavailable
 from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 from perdure.server.store.postgres.cockroach import version_of
 from perdure.server.store.postgres.connections import Connection
+from perdure.server.store.postgres.dialect import PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.postgres.steps import Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
 from tests.server.store import rows
-from tests.server.store.faults import Call, CockroachOnPostgres, EachCommit, EachStatement, Fault, PersistentStore
+from tests.server.store.faults import Call, CockroachOnPostgres, EachStatement, Fault, PersistentStore
 from tests.server.store.postgres.shell import Shell
 from tests.server.store.writing import Writer
 
@@ -74,6 +77,13 @@ async def test_each_scheme_takes_only_its_own_servers() -> None:
         await COCKROACH.check_server(postgres)
     with pytest.raises(StoreMismatch, match=r"CockroachDB 23\.2 or newer is needed; this is CockroachDB CCL v23\.1\.9"):
         await COCKROACH.check_server(_server(crdb_version="CockroachDB CCL v23.1.9 (x86_64)"))
+
+
+@pytest.mark.parametrize(("db", "dialect"), [("cockroachdb://h/d", COCKROACH), ("postgresql://h/d", POSTGRES)])
+def test_the_scheme_of_the_url_chooses(db: str, dialect: PostgresDialect) -> None:
+    store = make_store(ServerSettings(db=db))
+    assert isinstance(store, PostgresStore)
+    assert store._dialect is dialect
 
 
 async def test_postgresql_is_refused_where_cockroachdb_is_named(postgres_url: str) -> None:
@@ -224,23 +234,18 @@ async def test_a_batch_is_written_once_however_each_of_its_statements_fails(post
     await store.close()
 
 
+class _EveryCommit:
+    """No transaction is ever committed."""
+
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
+        return Fault.GIVEN_UP if call.statement == "COMMIT" else None
+
+
 async def test_a_batch_that_begins_anew_finds_that_its_place_was_taken(postgres_url: str, shell: Shell) -> None:
-    """Each new beginning is from the fence on: what was true in the last one need not be so any more."""
-
-    class TakenMeanwhile(EachCommit):
-        """Another process takes the place when COMMIT has failed with 40001."""
-
-        def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
-            return Fault.GIVEN_UP if call.statement == "COMMIT" else None
-
-    class Store(PersistentStore):
-        async def open(self) -> None:
-            await super().open()
-            await self.claim("node")
-
-    store = Store(postgres_url, TakenMeanwhile())
+    store = PersistentStore(postgres_url, _EveryCommit())
     await store.open()
-    commit = asyncio.create_task(Writer(store, 0).commit(rows.write("w", rows.run("w", "r"))))
+    writer = await Writer.claim(store)
+    commit = asyncio.create_task(writer.commit(rows.write("w", rows.run("w", "r"))))
     while not commit.done():
         await shell.execute("UPDATE node SET incarnation = incarnation + 1")
     with pytest.raises(Fenced):
@@ -260,12 +265,15 @@ async def test_a_statement_alone_that_is_given_up_is_done_again(postgres_url: st
     await store.close()
 
 
-async def test_what_is_given_up_each_time_is_away_for_now(postgres_url: str) -> None:
-    class Always(EachStatement):
-        def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
-            return Fault.GIVEN_UP
+class _EveryRead:
+    """No read is ever answered."""
 
-    store = PersistentStore(postgres_url, Always(Fault.GIVEN_UP))
+    def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
+        return Fault.GIVEN_UP if call.statement.startswith("SELECT") else None
+
+
+async def test_what_is_given_up_each_time_is_away_for_now(postgres_url: str) -> None:
+    store = PersistentStore(postgres_url, _EveryRead())
     await store.open()
     with pytest.raises(StoreUnavailable, match="gave the transaction up"):
         await store.list_namespaces()

@@ -126,7 +126,10 @@ def _stored_run(row: Columns) -> StoredRun:
 
 
 def _events(order: str) -> str:
-    """Adding sizes up reads no value of its own: a large one lies elsewhere, with its size in the row."""
+    """Return the query for events in an order.
+
+    Adding sizes up reads no value of its own: a large one lies elsewhere, with its size in the row.
+    """
     return (
         "SELECT event_id, data FROM (SELECT event_id, data, row_number() OVER rising AS position,"
         " sum(length(data)) OVER rising AS total FROM (SELECT event_id, data FROM event"

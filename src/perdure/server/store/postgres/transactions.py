@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
@@ -44,15 +43,16 @@ async def in_transaction(connection: Connection, work: Callable[[], Awaitable[T]
 
 async def retried(work: Callable[[], Awaitable[T]], attempts: int) -> T:
     """Do what is a transaction of its own; do it again where the database gave it up for the sake of another one."""
-    for attempt in count(1):
+    attempt = 0
+    while True:
         try:
             return await work()
         except asyncpg.PostgresError as error:
+            attempt += 1
             if not is_to_be_retried(error):
                 raise
             if attempt >= attempts:
                 raise StoreUnavailable(f"The database gave the transaction up {attempt} times: {error}") from error
-    raise AssertionError("unreachable: counting does not end")
 
 
 async def _once(connection: Connection, work: Callable[[], Awaitable[T]], limit_seconds: float) -> T:
