@@ -6,6 +6,7 @@ really ended. Nothing but a connection is ours, and the store's own dialect brin
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
@@ -129,7 +130,7 @@ class EachCommit:
 
     def fault_of(self, call: Call, *, is_in_transaction: bool) -> Fault | None:
         """See `Plan.fault_of`."""
-        alone = not is_in_transaction and call.statement.startswith(("INSERT", "UPDATE", "DELETE"))
+        alone = not is_in_transaction and call.statement.startswith(("INSERT", "UPDATE", "DELETE", "WITH"))
         return next(self._outcomes) if alone or call.statement == "COMMIT" else None
 
 
@@ -257,12 +258,16 @@ class PersistentStore(PostgresStore):
             except StoreUnavailable:
                 continue
             except CommitUnknown:
-                changed = set((await self.read_view()).shards) - before
-                if any(each.owner == given.get(each.shard) for each in changed):
+                view = await self.read_view()
+                is_gone = node not in {member.node for member in view.members}
+                changed = set(view.shards) - before
+                if is_gone and (not given or any(each.owner == given.get(each.shard) for each in changed)):
                     return True
         raise StoreUnavailable("the database never answers")
 
     async def commit(self, batch: Batch) -> None:
+        # The caller may change it while it is tried again.
+        batch = copy.deepcopy(batch)
         for _ in range(MANY):
             try:
                 return await super().commit(batch)
