@@ -93,7 +93,7 @@ async def all_rows(url: str) -> dict[str, list[Row]]:
 
 async def change(url: str, statement: str) -> None:
     """Do what nobody should."""
-    async with opened(database_of(url), Access.MIGRATE) as database, database.transaction():
+    async with opened(database_of(url), Access.MIGRATE) as database:
         await database.execute(statement)
 
 
