@@ -20,6 +20,7 @@ from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Batch, Claim, CommitUnknown, StoreUnavailable
 from perdure.server.store.postgres import POSTGRES, PostgresStore
 from perdure.server.store.postgres.cockroach import CockroachDialect
+from perdure.server.store.postgres.listings import numbered
 from perdure.server.store.postgres.tool_queries import ToolQueries
 from perdure.server.store.schema import Index, Table
 from perdure.server.store.settings import PostgresSettings
@@ -187,7 +188,7 @@ class FaultyConnection(_Connection):
         )
 
     async def _or_fault(self, call: Call, ask: Callable[[], Awaitable[T]]) -> T:
-        assert not undocumented(call.statement), undocumented(call.statement)
+        assert call.statement in _INSTEAD or not undocumented(call.statement), undocumented(call.statement)
         fault = self.plan.fault_of(call, is_in_transaction=self.is_in_transaction())
         if fault is None:
             return await ask()
@@ -212,6 +213,9 @@ class CockroachOnPostgres(CockroachDialect):
     by_index: ClassVar[Mapping[str, str]] = {"default_transaction_isolation": "serializable"}
     tools: ClassVar[ToolQueries] = cockroach_catalog.ON_POSTGRES
 
+    def dsn(self, url: str) -> str:
+        return url.replace(f"{self.scheme}://", "postgresql://", 1)
+
     async def check_server(self, connection: _Connection) -> None:
         """Take any server."""
 
@@ -220,6 +224,33 @@ class CockroachOnPostgres(CockroachDialect):
 
     def utc(self, column: str) -> str:
         return POSTGRES.utc(column)
+
+
+_INSTEAD = frozenset(
+    numbered(text)
+    for text in (*cockroach_catalog.ON_POSTGRES, *CockroachOnPostgres().definitions())
+    if text is not None
+)
+"""What PostgreSQL is told instead of what it does not have; a test holds what that stands for to the documentation."""
+
+
+class FaultyDialect(CockroachOnPostgres):
+    """The dialect of a database that fails as a plan says."""
+
+    connection_class: ClassVar[type[FaultyConnection]] = FaultyConnection
+
+
+def faulty_dialect(plan: Plan) -> FaultyDialect:
+    """Return a dialect whose connections follow a plan of their own, and take nothing that CockroachDB would not."""
+
+    class Connection(FaultyConnection):
+        pass
+
+    class Dialect(FaultyDialect):
+        connection_class = Connection
+
+    Connection.plan = plan
+    return Dialect()
 
 
 class PersistentStore(PostgresStore):
@@ -231,14 +262,9 @@ class PersistentStore(PostgresStore):
     """
 
     def __init__(self, url: str, plan: Plan) -> None:
-        class Connection(FaultyConnection):
-            pass
-
-        class Dialect(CockroachOnPostgres):
-            connection_class = Connection
-
-        super().__init__(url, MANY_ATTEMPTS, Dialect())
-        self._connection_class = Connection
+        dialect = faulty_dialect(Never())
+        super().__init__(url, MANY_ATTEMPTS, dialect)
+        self._connection_class = dialect.connection_class
         self._plan = plan
 
     async def open(self) -> None:

@@ -19,6 +19,7 @@ from perdure.server.store.postgres.dialect import PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.postgres.steps import Steps
 from perdure.server.store.schema import SCHEMA_VERSION, TABLES
+from perdure.server.store.tools.marker import MARK, Marker, marker_text
 from tests.server.store import rows
 from tests.server.store.faults import Call, CockroachOnPostgres, EachStatement, Fault, PersistentStore
 from tests.server.store.postgres.shell import Shell
@@ -178,6 +179,48 @@ async def test_a_step_that_was_begun_is_done_again(connection: Shell, empty_url:
     await migrate(await asyncpg.connect(empty_url), dialect=ON_POSTGRES, target=target, steps=STEPS)
     assert await _versions(connection) == [SCHEMA_VERSION, SCHEMA_VERSION + 1, SCHEMA_VERSION + 2]
     assert await connection.fetchval("SELECT count(*) FROM second") == 1
+
+
+class _Overtaken(asyncpg.Connection):
+    """A connection of a server that is overtaken by a copy before it says which version it has made."""
+
+    url: str
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:
+        if query.startswith("INSERT INTO migration"):
+            other = await asyncpg.connect(self.url)
+            await other.execute("INSERT INTO meta (name, value) VALUES ($1, $2)", MARK, marker_text(COPY))
+            await other.close()
+        return str(await super().execute(query, *args, timeout=timeout))
+
+
+COPY = Marker(source="orders.db", cluster_id="one", schema_version=SCHEMA_VERSION, fences="", session="s")
+
+
+async def test_half_a_copy_is_not_taken_for_a_schema_that_was_begun(connection: Shell, empty_url: str) -> None:
+    """Neither by who comes later, nor by who was making the schema when the copy began."""
+    overtaken = await asyncpg.connect(empty_url, connection_class=_Overtaken)
+    overtaken.url = empty_url
+    with pytest.raises(StoreMismatch, match=r"copy of orders\.db into this database is not complete"):
+        await migrate(overtaken, dialect=ON_POSTGRES)
+    await overtaken.close()
+    for may_change in (True, False):
+        with pytest.raises(StoreMismatch, match=r"copy of orders\.db into this database is not complete"):
+            await migrate(connection, dialect=ON_POSTGRES, may_change=may_change)
+    assert await _versions(connection) == []
+
+
+async def test_a_server_that_may_not_change_the_schema_makes_none_and_ends_none(
+    connection: Shell, empty_url: str
+) -> None:
+    for _ in range(2):
+        with pytest.raises(StoreMismatch, match="no schema"):
+            await migrate(connection, dialect=ON_POSTGRES, may_change=False)
+        await connection.execute(ON_POSTGRES.definitions()[0])
+    await migrate(await asyncpg.connect(empty_url), dialect=ON_POSTGRES)
+    await migrate(connection, dialect=ON_POSTGRES, may_change=False)
+    with pytest.raises(StoreMismatch, match="this release needs"):
+        await migrate(connection, dialect=ON_POSTGRES, target=SCHEMA_VERSION + 1, may_change=False)
 
 
 async def test_a_session_that_migrated_is_made_anew_with_its_time_limit(empty_url: str) -> None:

@@ -23,8 +23,8 @@ from perdure.server.store.postgres.dialect import POSTGRES, TYPE_NAMES, Postgres
 from perdure.server.store.postgres.errors import FAILURES, map_error
 from perdure.server.store.postgres.listings import numbered
 from perdure.server.store.postgres.migrations import migrate
-from perdure.server.store.postgres.transactions import in_transaction
-from perdure.server.store.schema import MEMBER, ColumnType, Index, Table
+from perdure.server.store.postgres.transactions import in_transaction, retried
+from perdure.server.store.schema import MEMBER, META, SHARD, ColumnType, Index, Table
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.tools.interface import (
     DEFAULT_LIMITS,
@@ -56,8 +56,8 @@ _OF_TOOLS: Final = {
 }
 """What reads a whole database takes what it takes, and nobody waits for it."""
 
-_PATIENT: Final = PostgresSettings(statement_timeout_seconds=3_600.0)
-"""What a tool does in one transaction takes what it takes, too."""
+_PATIENT: Final = PostgresSettings(statement_timeout_seconds=3_600.0, transaction_attempts=100)
+"""What a tool does in one transaction takes what it takes, too; nobody waits for it."""
 
 
 class PostgresDatabase:
@@ -158,14 +158,21 @@ class PostgresDatabase:
     async def fetch(self, query: str, *parameters: Value) -> Sequence[Row]:
         """See `Database.fetch`."""
         with self._store_errors():
-            return [tuple(row) for row in await self._connection.fetch(numbered(query), *parameters)]
+            rows = await self._persistently(lambda: self._connection.fetch(numbered(query), *parameters))
+            return [tuple(row) for row in rows]
 
     async def execute(self, statement: str, *parameters: Value) -> int:
         """See `Database.execute`."""
         with self._store_errors():
-            status = await self._connection.execute(numbered(statement), *parameters)
+            status = await self._persistently(lambda: self._connection.execute(numbered(statement), *parameters))
         count = status.rpartition(" ")[2]
         return int(count) if count.isdigit() else 0
+
+    async def _persistently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask; ask again what is a transaction of its own, where the database gave it up."""
+        if self._connection.is_in_transaction():
+            return await ask()
+        return await retried(ask, _PATIENT.transaction_attempts)
 
     async def transact(self, work: Callable[[], Awaitable[T]]) -> T:
         """See `Database.transact`."""
@@ -259,12 +266,19 @@ class PostgresDatabase:
     async def _servers(self) -> list[str]:
         writers = self._dialect.tools.writers
         sessions = [] if writers is None else [str(line) for (line,) in await self.fetch(writers)]
-        if (MEMBER.name,) not in await self.fetch(self._dialect.table_names):
+        if not await self._has_members():
             return sessions
         with self._store_errors():
-            view = await members.read_view(self._connection)
+            view = await self._persistently(lambda: members.read_view(self._connection))
         alive = [member for member in view.members if member.is_alive]
         return [f"node {member.node} of release {member.release}, whose lease runs" for member in alive] + sessions
+
+    async def _has_members(self) -> bool:
+        """Whether the schema is as far made, and as new, that there may be members."""
+        tables = {str(name) for (name,) in await self.fetch(self._dialect.table_names)}
+        if not {META.name, MEMBER.name, SHARD.name} <= tables:
+            return False
+        return bool(await self.fetch("SELECT 1 FROM meta WHERE name = 'cluster_version'"))
 
     async def damage(self) -> list[str]:
         """See `Database.damage`. PostgreSQL has a program of its own for that, which reads all its files."""
