@@ -105,8 +105,8 @@ class PostgresDatabase:
     async def open(self, access: Access) -> None:
         """See `Database.open`."""
         reads = access in (Access.READ, Access.COPY_FROM)
-        if access is Access.READ:
-            self._snapshot = self._dialect.tools.snapshot_beside_writers
+        queries = self._dialect.tools
+        self._snapshot = queries.snapshot_beside_writers if access is Access.READ else queries.snapshot
         self._opened = await self._connect(reads=reads)
         try:
             if access in (Access.COPY_FROM, Access.COPY_INTO) and (others := await self._servers()):
