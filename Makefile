@@ -10,7 +10,7 @@ RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint check format simulate soak bench lock clean
+.PHONY: help setup demo test lint check format faults simulate soak bench lock clean
 
 help: ## Say what each command does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ check: lint test ## Do what CI does
 format: $(INSTALLED) ## Format the code and mend what can be mended
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+faults: $(INSTALLED) ## Run the store's suite on PostgreSQL with every fault at every statement
+	PERDURE_TEST_FAULTS=all $(RUN) pytest tests/server/store $(PYTEST_ARGS)
 
 simulate: $(INSTALLED) ## Run the deterministic simulation on many seeds (SEEDS=5000)
 	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(RUN) pytest --timeout=0 tests/simulation $(PYTEST_ARGS)

@@ -1,6 +1,6 @@
 """What holds for every test: property tests have no deadline, and a failing example prints how to repeat it.
 
-And what many need: a PostgreSQL, and in it a database for each test.
+And what many need: a PostgreSQL, and in it a database for each test; and a CockroachDB, where one is named.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.cockroach_server import CockroachDatabase, NoCockroach, cockroach
 from tests.postgres_server import Databases, NoPostgres, PostgresServer, postgres
 
 settings.register_profile("perdure", deadline=None, print_blob=True)
@@ -42,3 +43,26 @@ async def postgres_url(databases: Databases) -> AsyncIterator[str]:
     url = await databases.create()
     yield url
     await databases.drop(url)
+
+
+@pytest.fixture
+async def reused_postgres_url(databases: Databases) -> str:
+    """The URL of a database with the schema and no rows in it, made for the first test that asks for one."""
+    return await databases.create_or_reuse()
+
+
+@pytest.fixture(scope="session")
+def cockroach_database() -> Iterator[CockroachDatabase]:
+    """A database on CockroachDB; without one, what asks for it is skipped with the reason."""
+    try:
+        with cockroach() as found:
+            yield found
+    except NoCockroach as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+async def cockroach_url(cockroach_database: CockroachDatabase) -> str:
+    """The URL of a database on CockroachDB with the schema and no rows in it."""
+    await cockroach_database.make_empty()
+    return cockroach_database.url

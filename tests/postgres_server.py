@@ -7,6 +7,7 @@ as root, so where the tests do, it runs as `nobody`.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shutil
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.schema import META, MIGRATION, TABLES
 
 URL_VARIABLE = "PERDURE_TEST_POSTGRES_URL"
 
@@ -58,6 +60,7 @@ class Databases:
     def __init__(self, url: str) -> None:
         self.url = url
         self._template: str | None = None
+        self._reused: str | None = None
 
     async def create(self) -> str:
         """Make a database with the schema in it, and return its URL."""
@@ -69,6 +72,14 @@ class Databases:
             self._template = _name_of(template)
         return await self._create(f" TEMPLATE {self._template}")
 
+    async def create_or_reuse(self) -> str:
+        """Return the URL of a database with the schema and no rows in it: the same one for each test."""
+        if self._reused is None:
+            self._reused = await self.create()
+        else:
+            await remove_rows(self._reused)
+        return self._reused
+
     async def create_empty(self, options: str = "") -> str:
         """Make a database with nothing in it, and return its URL."""
         return await self._create(f" TEMPLATE template0{options}")
@@ -77,10 +88,11 @@ class Databases:
         """Remove a database, whoever is connected to it."""
         await self.execute(f"DROP DATABASE IF EXISTS {_name_of(url)} WITH (FORCE)")
 
-    async def drop_template(self) -> None:
-        """Remove what `create` copies."""
-        if self._template is not None:
-            await self.execute(f"DROP DATABASE IF EXISTS {self._template}")
+    async def drop_kept(self) -> None:
+        """Remove what is kept from one test to the next."""
+        for name in (self._template, self._reused and _name_of(self._reused)):
+            if name is not None:
+                await self.execute(f"DROP DATABASE IF EXISTS {name}")
 
     async def execute(self, statement: str) -> None:
         """Execute a statement outside of any test's database."""
@@ -127,6 +139,17 @@ class PostgresServer(Databases):
                 raise NoPostgres(f"{program} failed: {output.read()}")
 
 
+async def remove_rows(url: str) -> None:
+    """Leave a database as it was made: with the schema, and nothing in it but what that one says of itself."""
+    connection = await asyncpg.connect(url)
+    try:
+        for table in TABLES:
+            if table not in (MIGRATION, META):
+                await connection.execute(f"DELETE FROM {table.name} WHERE true")
+    finally:
+        await connection.close()
+
+
 @contextmanager
 def postgres() -> Iterator[Databases]:
     """Give a server for as long as the block lasts.
@@ -135,7 +158,9 @@ def postgres() -> Iterator[Databases]:
         NoPostgres: None can be had.
     """
     if url := os.environ.get(URL_VARIABLE):
-        yield Databases(url)
+        named = Databases(url)
+        yield named
+        asyncio.run(named.drop_kept())
         return
     user = "nobody" if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory(prefix="perdure-postgres-", dir=_quick_directory()) as name:

@@ -149,7 +149,12 @@ class VirtualClock:
         return self._loop.time()
 
 
-def run(main: Coroutine[object, object, T], *, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> T:
+def run(
+    main: Coroutine[object, object, T],
+    *,
+    limit_seconds: float = DEFAULT_LIMIT_SECONDS,
+    loop_class: type[VirtualTimeLoop] = VirtualTimeLoop,
+) -> T:
     """Run a coroutine to its end in virtual time and return its result; `asyncio.run` with the clock replaced.
 
     Tasks it leaves behind are cancelled.
@@ -157,13 +162,14 @@ def run(main: Coroutine[object, object, T], *, limit_seconds: float = DEFAULT_LI
     Args:
         main: What to run.
         limit_seconds: The loop time after which the run fails, 30 days by default.
+        loop_class: The loop it runs on.
 
     Raises:
         Deadlock: Everything waits on nothing.
         TimeStandsStill: The program goes in circles.
         TimeRanOut: The limit was passed.
     """
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(limit_seconds=limit_seconds)) as runner:
+    with asyncio.Runner(loop_factory=lambda: loop_class(limit_seconds=limit_seconds)) as runner:
         return runner.run(main)
 
 

@@ -197,7 +197,10 @@ def test_what_sdks_ask_for_is_what_they_get(arguments: list[str], starts: Starts
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["server", "--db", "mysql://h/d"], "write sqlite:///file.db, a path, or postgresql://host/database"),
+        (
+            ["server", "--db", "mysql://h/d"],
+            "write sqlite:///file.db, a path, postgresql://host/database, or cockroachdb://",
+        ),
         (["server", "--port", "70000"], "70000 is not in the range"),
         (["server", "--limit", "pending=1"], "there is no 'pending'"),
         (["server", "--limit", "pending_activities=none"], "must be a whole number above 0"),

@@ -191,11 +191,20 @@ def test_a_signal_ends_a_server_that_waits(number: signal.Signals, tmp_path: Pat
         assert second.returncode != 0
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_server_whose_store_was_taken_over_ends(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    db = "orders.db" if kind == "sqlite" else str(request.getfixturevalue("postgres_url"))
-    # On PostgreSQL a second server is another node of the cluster, unless it says to be the same one.
-    arguments = ["server", "--port", "0", "--db", db, "--advertise", "127.0.0.1:1"]
+def test_a_second_server_with_an_address_that_is_in_use_does_not_start(postgres_url: str, tmp_path: Path) -> None:
+    arguments = ["server", "--port", "0", "--db", postgres_url, "--advertise", "127.0.0.1:1"]
+    arguments += ["--engine", "cluster.lease_seconds=1"]
+    with serving(arguments, tmp_path) as first:
+        with spawn(arguments, tmp_path) as second:
+            _, log = second.communicate(timeout=30)
+        assert second.returncode == 1
+        assert "another process uses the address 127.0.0.1:1" in log.splitlines()[-1]
+        with connected(first.address) as channel:
+            assert WorkflowServiceStub(channel).StartWorkflowExecution(start_request("still"), timeout=10).run_id
+
+
+def test_a_server_whose_store_was_taken_over_ends(tmp_path: Path) -> None:
+    arguments = ["server", "--port", "0", "--db", "orders.db"]
     with serving(arguments, tmp_path) as first, unlocked(tmp_path), serving(arguments, tmp_path) as second:
         with connected(first.address) as channel, pytest.raises(grpc.RpcError) as refused:
             WorkflowServiceStub(channel).StartWorkflowExecution(start_request("late"), timeout=10)
@@ -204,7 +213,7 @@ def test_a_server_whose_store_was_taken_over_ends(kind: str, request: pytest.Fix
         with connected(second.address) as channel:
             assert WorkflowServiceStub(channel).StartWorkflowExecution(start_request("next"), timeout=10).run_id
     assert code == 1
-    assert log.splitlines()[-1].startswith("Error: another process ")
+    assert log.splitlines()[-1].startswith("Error: another process has taken over the store orders.db")
 
 
 def test_a_database_that_is_none_is_said_clearly(tmp_path: Path) -> None:

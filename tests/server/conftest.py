@@ -1,5 +1,5 @@
 """Databases of each kind, for whoever asks."""
 
-from tests.server.tool_databases import empty_url, new_database
+from tests.server.tool_databases import empty_url, new_database, old_url
 
-__all__ = ["empty_url", "new_database"]
+__all__ = ["empty_url", "new_database", "old_url"]

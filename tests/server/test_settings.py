@@ -9,6 +9,7 @@ from perdure.server.settings import (
     PostgresSettings,
     ServerSettings,
     SettingsError,
+    is_cockroach,
     is_postgres,
     search_attribute_type,
     shown_db,
@@ -45,13 +46,15 @@ def test_a_database_this_release_does_not_have_is_refused(db: str) -> None:
         ("postgresql://ada:secret@db.example:5433/orders", "postgresql://ada@db.example:5433/orders"),
         ("postgres://ada@db.example/orders?password=secret", "postgres://ada@db.example/orders"),
         ("postgresql:///orders", "postgresql:///orders"),
+        ("cockroachdb://ada:secret@one,two:1/orders", "cockroachdb://ada@one,two:1/orders"),
         ("sqlite:///orders.db", "orders.db"),
         ("memory:", "memory"),
     ],
 )
 def test_a_database_is_shown_without_its_password(db: str, shown: str) -> None:
     assert ServerSettings(db=db).db == db
-    assert is_postgres(db) == db.startswith("postgres")
+    assert is_postgres(db) == db.startswith(("postgres", "cockroach"))
+    assert is_cockroach(db) == db.startswith("cockroach")
     assert shown_db(db) == shown
 
 

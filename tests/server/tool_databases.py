@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.postgres_server import Databases
+from tests.server.store.faults import CockroachOnPostgres
 
 NewDatabase = Callable[[str], Awaitable[str]]
-"""Takes a kind, `sqlite` or `postgres`; gives the URL of a database with nothing in it."""
+"""Takes a kind, `sqlite`, `postgres` or `cockroach`; gives the URL of a database with nothing in it.
+
+What the last one names is PostgreSQL, spoken to in CockroachDB's dialect.
+"""
 
 
 @pytest.fixture
@@ -26,14 +30,24 @@ async def new_database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         databases: Databases = request.getfixturevalue("databases")
         url = await databases.create_empty()
         made.append((databases, url))
-        return url
+        if kind != "cockroach":
+            return url
+        monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+        monkeypatch.setattr("perdure.server.store.postgres.COCKROACH", CockroachOnPostgres())
+        return url.replace("postgresql://", "cockroachdb://", 1)
 
     yield make
     for databases, url in made:
         await databases.drop(url)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "cockroach"])
 async def empty_url(request: pytest.FixtureRequest, new_database: NewDatabase) -> str:
     """A database of each kind, with nothing in it."""
+    return await new_database(request.param)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def old_url(request: pytest.FixtureRequest, new_database: NewDatabase) -> str:
+    """A database with nothing in it, of each kind that the first release had."""
     return await new_database(request.param)

@@ -59,11 +59,12 @@ def bugs_raised() -> Iterator[Bugs]:
 
 
 @contextlib.contextmanager
-def every_step_checked(database: MemoryDatabase) -> Iterator[None]:
-    """Check every run of an entity after every step of it."""
+def every_step_checked(database: MemoryDatabase, may_step: Callable[[WorkflowKey], None]) -> Iterator[None]:
+    """Check every run of an entity after every step of it, and before it whether it may be taken."""
     step = Workflow.step
 
     def checked_step(entity: Workflow, given: Input, world: Circumstances) -> Step:
+        may_step(entity.key)
         try:
             return step(entity, given, world)
         finally:

@@ -135,6 +135,10 @@ class Faults:
     async def reading(self) -> None:
         """Called before every read."""
         await asyncio.sleep(self._rng.uniform(0, 0.002))
+        self.require_readable()
+
+    def require_readable(self) -> None:
+        """Raise where reads fail now."""
         if _loop_time() < max(self._unreadable_until, self._away_until):
             raise StoreUnavailable("the simulated database cannot be read")
 
@@ -167,7 +171,7 @@ class Faults:
             case Fault.STORE_AWAY:
                 self._away_until = _loop_time() + self._rng.uniform(0.1, 6)
                 raise StoreUnavailable("the simulated database goes away")
-            case Fault.ENTITY_REJECTED:
+            case Fault.ENTITY_REJECTED if batch.writes:
                 key = self._rng.choice(batch.writes).key
                 self._rejected[key] = _loop_time() + self._rng.uniform(0, 3)
             case Fault.CRASH_BEFORE_COMMIT:

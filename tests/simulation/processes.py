@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections.abc import Coroutine, Generator
+import time
+from collections.abc import Callable, Coroutine, Generator
 from typing import TypeVar, cast
 
 from perdure.server.core.records import NamespaceRecord
@@ -47,7 +48,62 @@ class SeededClock(VirtualClock):
 
 
 class Process:
-    """One server process.
+    """One server process: the tasks that are its own.
+
+    Args:
+        number: Of this process, from 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_dead = False
+        self.is_frozen = False
+        """Whether nothing of it runs for now; see `freezing.py`."""
+        self._tasks: dict[asyncio.Task[object], None] = {}
+        self._context = contextvars.copy_context()
+        self._context.run(_process_of_task.set, self)
+
+    def kill(self) -> None:
+        """End the process: nothing of it runs again."""
+        if self.is_dead:
+            return
+        self.is_dead = True
+        for task in list(self._tasks):
+            task.cancel()
+
+    def spawn(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """Run something in this process."""
+        return asyncio.get_running_loop().create_task(work, context=self._context.copy())
+
+    async def call(self, request: Coroutine[object, object, T]) -> T:
+        """Have the process do something; a caller that is cancelled hangs up.
+
+        Raises:
+            ConnectionLost: The process died before it was done.
+        """
+        if self.is_dead:
+            request.close()
+            raise ConnectionLost
+        task = self.spawn(request)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if caller is not None and not caller.cancelling():
+                # It was not the caller who was cancelled: the process has died.
+                raise ConnectionLost from None
+            raise
+
+    def own(self, task: asyncio.Task[object]) -> None:
+        """Let a task die with the process."""
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+        if self.is_dead:
+            task.cancel()
+
+
+class EngineProcess(Process):
+    """A process with one engine that has its database for itself.
 
     Args:
         number: Of this process, from 1.
@@ -60,12 +116,8 @@ class Process:
     def __init__(
         self, number: int, database: MemoryDatabase, faults: Faults, rng: random.Random, settings: EngineSettings
     ) -> None:
-        self.number = number
-        self.is_dead = False
-        self._tasks: dict[asyncio.Task[object], None] = {}
+        super().__init__(number)
         self._store = FaultyStore(database, faults)
-        self._context = contextvars.copy_context()
-        self._context.run(_process_of_task.set, self)
         self.engine = Engine(self._store, SeededClock(rng), settings)
 
     async def start(self) -> bool:
@@ -87,39 +139,10 @@ class Process:
         await self._store.close()
         self.is_dead = True
 
-    def kill(self) -> None:
-        """End the process: nothing of it runs again."""
-        if self.is_dead:
-            return
-        self.is_dead = True
-        for task in list(self._tasks):
-            task.cancel()
 
-    async def call(self, request: Coroutine[object, object, T]) -> T:
-        """Have the process do something; a caller that is cancelled hangs up.
-
-        Raises:
-            ConnectionLost: The process died before it was done.
-        """
-        if self.is_dead:
-            request.close()
-            raise ConnectionLost
-        task = asyncio.get_running_loop().create_task(request, context=self._context.copy())
-        try:
-            return await task
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and not caller.cancelling():
-                # It was not the caller who was cancelled: the process has died.
-                raise ConnectionLost from None
-            raise
-
-    def own(self, task: asyncio.Task[object]) -> None:
-        """Let a task die with the process."""
-        self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
-        if self.is_dead:
-            task.cancel()
+def process_of(context: contextvars.Context | None) -> Process | None:
+    """Return the process that a context belongs to, the present one for None."""
+    return _process_of_task.get() if context is None else context.get(_process_of_task)
 
 
 def task_factory(
@@ -130,16 +153,16 @@ def task_factory(
     **_unused: object,
 ) -> asyncio.Task[T]:
     """Make tasks that belong to the process they were started in."""
-    process = _process_of_task.get() if context is None else context.get(_process_of_task)
+    process = process_of(context)
     task: asyncio.Task[T] = asyncio.Task(coro, loop=loop, context=context)  # type: ignore[arg-type]  # as asyncio does
     if process is not None:
         process.own(cast("asyncio.Task[object]", task))
     return task
 
 
-def new_database() -> MemoryDatabase:
-    """Return a database with the one namespace of the simulation."""
-    database = MemoryDatabase()
+def new_database(now: Callable[[], int] = time.time_ns) -> MemoryDatabase:
+    """Return a database with the one namespace of the simulation, and this clock."""
+    database = MemoryDatabase(now=now)
     database.tables.namespaces[NAMESPACE_ID] = NamespaceRecord(
         namespace_id=NAMESPACE_ID,
         name="default",

@@ -92,7 +92,7 @@ async def ask(client: Client, workflow_id: str, run_id: str) -> None:
     for _ in range(client.rng.randint(1, 8)):
         await client.pause(4)
         known = sum(signal.run_id == run_id and signal.fate is Fate.ACKNOWLEDGED for signal in ledger.signals.values())
-        process = client.world.process
+        era = client.world.era()
         try:
             seen = await client.query(workflow_id, run_id, 5)
         except (CallFailed, FailedPrecondition, InvalidArgument, ResourceExhausted, DeadlineExceeded):
@@ -101,8 +101,7 @@ async def ask(client: Client, workflow_id: str, run_id: str) -> None:
         except NotFound:
             assert run_id in ledger.deleted
             return
-        # A process that was replaced and does not know it yet may answer from the past, and a workflow that was ended
-        # from outside has not heard of its last signals.
+        # A workflow that was ended from outside has not heard of its last signals.
         is_open = client.world.database.tables.runs[run_id].status == RUNNING
-        if process is client.world.process and is_open:
+        if era is client.world.era() and is_open:
             assert seen >= known, f"a query of {run_id} saw {seen} signals, {known} were acknowledged before"

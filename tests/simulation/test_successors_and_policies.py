@@ -21,6 +21,22 @@ from tests.simulation.world import World
 
 _Conflict = WorkflowIdConflictPolicy
 _Reuse = WorkflowIdReusePolicy
+_POLICIES = [
+    (conflict, reuse)
+    for conflict in (
+        _Conflict.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+        _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+        _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+    )
+    for reuse in (
+        _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+        _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
+        _Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
+    )
+    # The border refuses these two together.
+    if (conflict, reuse)
+    != (_Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING, _Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE)
+]
 
 
 @pytest.mark.parametrize("seeds", seed_chunks(), ids=str)
@@ -89,24 +105,8 @@ async def start_some(client: Client, workflow_id: str) -> None:
     for _ in range(client.rng.randint(1, 4)):
         await client.pause(4)
         program = Program([TimerStep("work", client.rng.uniform(0, 4))])
-        request = client.start_request(
-            workflow_id,
-            program,
-            conflict=client.rng.choice(
-                (
-                    _Conflict.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
-                    _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
-                    _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING,
-                )
-            ),
-            reuse=client.rng.choice(
-                (
-                    _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
-                    _Reuse.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE_FAILED_ONLY,
-                    _Reuse.WORKFLOW_ID_REUSE_POLICY_REJECT_DUPLICATE,
-                )
-            ),
-        )
+        conflict, reuse = client.rng.choice(_POLICIES)
+        request = client.start_request(workflow_id, program, conflict=conflict, reuse=reuse)
         reply = await client.start(request)
         if reply is not None:
             await client.result(workflow_id, reply.run_id)

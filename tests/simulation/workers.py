@@ -34,12 +34,11 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.tokens import decode_activity, decode_query, decode_workflow_task
-from perdure.server.engine.engine import Engine
 from tests.simulation.activity_work import ActivityWork, Habits
 from tests.simulation.ledger import Answer, Fate
 from tests.simulation.processes import NAMESPACE_ID
 from tests.simulation.programs import ACTIVITIES, WORKFLOWS, View, decide, payloads
-from tests.simulation.world import CallFailed, World
+from tests.simulation.world import CallFailed, Door, World
 
 T = TypeVar("T")
 
@@ -112,7 +111,7 @@ class Worker:
             if isinstance(reply, bytes):
                 self._run(self._work_on(PollWorkflowTaskQueueResponse.FromString(reply)))
 
-    async def _poll(self, request: Callable[[Engine, float], Coroutine[object, object, T]]) -> T:
+    async def _poll(self, request: Callable[[Door, float], Coroutine[object, object, T]]) -> T:
         """Poll; a worker that goes away hangs up and gets nothing."""
         loop = asyncio.get_running_loop()
         seconds = self._habits.poll_seconds
@@ -183,8 +182,7 @@ class Worker:
         events: list[HistoryEvent] = []
         while True:
             reply = await self._world.call(lambda engine: engine.read_history(key, request, 0.0, for_worker=True))
-            assert isinstance(reply, bytes)
-            page = GetWorkflowExecutionHistoryResponse.FromString(reply)
+            page = GetWorkflowExecutionHistoryResponse.FromString(reply) if isinstance(reply, bytes) else reply
             events.extend(page.history.events)
             if not page.next_page_token:
                 return events

@@ -23,7 +23,9 @@ _EXIT_INTERRUPTED: Final = 130
 EXIT_BY_STANDING: Final = {"current": 0, "foreign": 1, "empty": 3, "older": 4, "newer": 5, "unfinished copy": 6}
 """Of `status`: how the schema stands to this release."""
 
-_URLS: Final = "sqlite:///file.db, a path, or postgresql://user:password@host:port/database"
+_URLS: Final = (
+    "sqlite:///file.db, a path, postgresql://user:password@host:port/database, or cockroachdb:// the same way"
+)
 
 _db_option = click.option("--db", default=ServerSettings().db, show_default=True, help=_URLS)
 
@@ -119,8 +121,9 @@ class _ProgressLine:
 
 
 def _status_lines(found: Status) -> list[tuple[str, str]]:
+    room = "" if found.total_bytes is None else f", {_size(found.total_bytes)}"
     lines = [
-        ("database", f"{found.shown} ({found.product}, {_size(found.total_bytes)})"),
+        ("database", f"{found.shown} ({found.product}{room})"),
         ("cluster id", found.state.cluster_id or "none"),
         ("schema", found.standing),
     ]

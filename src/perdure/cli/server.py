@@ -19,7 +19,7 @@ _DEFAULTS = ServerSettings()
     "--db",
     default=_DEFAULTS.db,
     show_default=True,
-    help="sqlite:///file.db, a path, memory:, or postgresql://user:password@host:port/database",
+    help="sqlite:///file.db, a path, memory:, postgresql://user:password@host:port/database, or the same with cockroachdb://",
 )
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
 @click.option(

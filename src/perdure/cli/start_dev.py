@@ -40,7 +40,7 @@ _ABSENT = {
 @click.option("--ip", default="localhost", show_default=True, help="Address to listen on.")
 @click.option("--port", "-p", type=_PORT, default=7233, show_default=True, help="Port of the gRPC service.")
 @click.option("--db-filename", "-f", help="SQLite file. Without it everything is lost when the process ends.")
-@click.option("--db", metavar="URL", help="Instead of --db-filename: postgresql://user:password@host:port/database")
+@click.option("--db", metavar="URL", help="Instead of --db-filename: what `perdure server` takes.")
 @click.option("--sqlite-pragma", multiple=True, metavar="NAME=VALUE", help="SQLite pragma. Repeatable.")
 @click.option("--namespace", "-n", multiple=True, help="Namespace to create besides `default`. Repeatable.")
 @click.option("--search-attribute", multiple=True, metavar="NAME=TYPE", help="Attribute to register. Repeatable.")

@@ -25,8 +25,14 @@ def node_address(settings: ServerSettings, port: int) -> str:
     if settings.advertise:
         return settings.advertise
     address = ipaddress.ip_address(settings.ip)
-    host = _towards(urlsplit(settings.db).hostname) if address.is_unspecified else settings.ip
+    host = _towards(_first_host(settings.db)) if address.is_unspecified else settings.ip
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _first_host(db: str) -> str | None:
+    """Return the host of a URL, the first one where it names several servers."""
+    parts = urlsplit(db)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2].partition(",")[0]).hostname
 
 
 def _towards(host: str | None) -> str:

@@ -32,7 +32,14 @@ from perdure.server.handlers.registry import methods
 from perdure.server.handlers.server import Server
 from perdure.server.logging import configure
 from perdure.server.readiness import Readiness
-from perdure.server.settings import ServerSettings, is_postgres, shown_db, sqlite_path, store_name
+from perdure.server.settings import (
+    ServerSettings,
+    is_cockroach,
+    is_postgres,
+    shown_db,
+    sqlite_path,
+    store_name,
+)
 from perdure.server.store.interface import ClusterStore, StoreError
 from perdure.server.store.sqlite import FileLock, SqliteStore
 
@@ -77,7 +84,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
             message_size=settings.engine.limits.message_size,
         )
         port = await _bind(frontend)
-        clock = SystemClock()
+        # There rows lie in the order of their keys: those of runs that start now must not all lie at the end.
+        clock = SystemClock(run_ids_rise=not is_cockroach(settings.db))
         cluster = _make_cluster(settings, store, clock, port)
         engine = Engine(store, clock, settings.engine, cluster)
         server = Server(
@@ -233,10 +241,11 @@ def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
     """Return the store that the settings name, not opened yet. Raises ValueError where they name none."""
     if is_postgres(settings.db):
         # Imported here: who stores in SQLite starts without the driver.
-        from perdure.server.store.postgres import PostgresStore
+        from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 
         postgres = settings.postgres.within(settings.engine.cluster.lease_seconds)
-        return PostgresStore(settings.db, postgres, migrates=settings.migrate)
+        dialect = COCKROACH if is_cockroach(settings.db) else POSTGRES
+        return PostgresStore(settings.db, postgres, dialect, migrates=settings.migrate)
     return SqliteStore(sqlite_path(settings.db), settings.sqlite_pragmas, migrates=settings.migrate)
 
 

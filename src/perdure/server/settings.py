@@ -17,7 +17,7 @@ from perdure.server.core.limits import Limits
 from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.matching.settings import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
-from perdure.server.store.settings import PostgresSettings
+from perdure.server.store.settings import COCKROACH_SCHEME, PostgresSettings
 
 __all__ = [
     "SEARCH_ATTRIBUTE_TYPES",
@@ -30,6 +30,7 @@ __all__ = [
     "PostgresSettings",
     "ServerSettings",
     "SettingsError",
+    "is_cockroach",
     "is_postgres",
     "search_attribute_type",
     "shown_db",
@@ -73,7 +74,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     db: str = "sqlite:///perdure.db"
     """Where everything is stored: `sqlite:///relative.db`, `sqlite:////absolute.db`, a path, `memory:`, or
-    `postgresql://user:password@host:port/database`."""
+    `postgresql://user:password@host:port/database`, or the same with `cockroachdb://`."""
     sqlite_pragmas: Mapping[str, str] = {}
     """PRAGMA statements for every SQLite connection, by name. They may weaken durability: `synchronous=off` does."""
     lock_wait_seconds: float = 0.0
@@ -134,8 +135,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_postgres(db: str) -> bool:
-    """Whether a database setting names a PostgreSQL database."""
-    return db.startswith(("postgresql://", "postgres://"))
+    """Whether a database setting names a PostgreSQL database, or one that speaks its protocol."""
+    return db.startswith(("postgresql://", "postgres://")) or is_cockroach(db)
+
+
+def is_cockroach(db: str) -> bool:
+    """Whether a database setting names a CockroachDB database."""
+    return db.startswith(f"{COCKROACH_SCHEME}://")
 
 
 def shown_db(db: str) -> str:
@@ -167,7 +173,9 @@ def sqlite_path(db: str) -> str | None:
     path = db
     if separator:
         if scheme != "sqlite":
-            raise SettingsError(f"db {db!r}: write sqlite:///file.db, a path, or postgresql://host/database")
+            raise SettingsError(
+                f"db {db!r}: write sqlite:///file.db, a path, postgresql://host/database, or cockroachdb://host/database"
+            )
         if not rest.startswith("/"):
             raise SettingsError(f"db {db!r}: three slashes for a relative path, four for an absolute one")
         path = rest[1:]

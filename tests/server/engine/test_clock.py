@@ -29,6 +29,14 @@ def test_run_ids_are_of_version_7_and_no_two_are_alike() -> None:
     assert {(run_id.version, run_id.variant) for run_id in run_ids} == {(7, uuid.RFC_4122)}
 
 
+def test_run_ids_that_are_not_to_rise_are_random() -> None:
+    clock = SystemClock(run_ids_rise=False)
+    run_ids = [uuid.UUID(clock.new_run_id()) for _ in range(MORE_THAN_A_BLOCK)]
+    assert len(set(run_ids)) == MORE_THAN_A_BLOCK
+    assert {(run_id.version, run_id.variant) for run_id in run_ids} == {(4, uuid.RFC_4122)}
+    assert len({run_id.bytes[0] for run_id in run_ids}) > 200, "they lie all over"
+
+
 def test_run_ids_hold_the_time_and_all_of_their_random_bits() -> None:
     assert uuid7(0x0190D0F00001, 0) == "0190d0f0-0001-7000-8000-000000000000"
     assert uuid7(0x0190D0F00001, 2**74 - 1) == "0190d0f0-0001-7fff-bfff-ffffffffffff"

@@ -8,6 +8,7 @@ from perdure.server.core.errors import NotFound, Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
+from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import Background
 from perdure.server.engine.cluster.ownership import SoleOwner
 from perdure.server.engine.deliveries import Deliveries
@@ -57,7 +58,7 @@ class Post:
         self.under_way = 0
         self.most_under_way = 0
         settings = EngineSettings(outbox_messages=room, messages_at_once=at_once)
-        deliveries = Deliveries(self.table, self._submit, Background(), None)
+        deliveries = Deliveries(self.table, self._submit, Background(), SoleOwner(), None)
         self.outbox = Outbox(self.table, settings, self._submit, deliveries.deliver, SoleOwner())
 
     async def _submit(self, key: WorkflowKey, given: Input) -> object:
@@ -393,3 +394,19 @@ async def test_an_idle_outbox_reads_once_a_minute() -> None:
     await post.outbox.start()
     await asyncio.sleep(600)
     assert post.table.reads <= 11
+
+
+@in_virtual_time
+async def test_what_came_during_a_read_is_forgotten_with_its_shard() -> None:
+    """Another node may have delivered it since: it is no first delivery any more when the shard comes back."""
+    post = Post()
+    post.table.gate.shut()
+    await post.outbox.start()
+    await settle()
+    post.commit()
+    post.outbox.release([shard_of(SENDER)])
+    post.table.gate.open()
+    post.outbox.look_again()
+    await settle()
+    assert post.delivered == [("r", 1)]
+    assert post.table.inbox == ["r"]

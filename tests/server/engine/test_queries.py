@@ -139,3 +139,21 @@ async def test_a_query_waits_for_a_delayed_first_task_as_long_as_its_caller() ->
         task = await node.poll(wait_seconds=30)
         assert len(task.queries) == 1
         query.cancel()
+
+
+@in_virtual_time
+async def test_a_query_whose_caller_hung_up_before_it_was_offered_leaves_nothing() -> None:
+    """It waits for a batch that it has seen; when that is written, nobody waits for the answer any more."""
+    async with running() as node:
+        await node.start_workflow()
+        task = await node.poll()
+        node.faults.before_commit.shut()
+        completion = await started(node.complete(task))
+        query = await started(node.query())
+        query.cancel()
+        await settle()
+        node.faults.before_commit.open()
+        await completion
+        await settle()
+        assert pending_queries(node) == []
+        assert node.engine._queries._queues == {}

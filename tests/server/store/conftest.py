@@ -9,11 +9,15 @@ import pytest
 
 from perdure.server.store.interface import ClusterStore, Store
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
-from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 from perdure.server.store.sqlite import SqliteStore
+from tests.server.store.faults import PLANS, PersistentStore
 from tests.server.store.writing import Node
 
 _LEASE_SECONDS = 60.0
+
+SHARED = ("postgres", *PLANS, "cockroach")
+"""The kinds of databases that nodes can share; the fake is one too."""
 
 
 class Place:
@@ -59,10 +63,18 @@ def place_on_file(path: Path, pragmas: dict[str, str] | None = None) -> Place:
     return Place(lambda: SqliteStore(str(path), pragmas or {}))
 
 
+def _postgres(kind: str, request: pytest.FixtureRequest) -> Callable[[], PostgresStore]:
+    """Return what makes stores on a database that speaks PostgreSQL's protocol, or is made to fail."""
+    fixture = {"postgres": "postgres_url", "cockroach": "cockroach_url"}.get(kind, "reused_postgres_url")
+    url: str = request.getfixturevalue(fixture)
+    if kind in PLANS:
+        return lambda: PersistentStore(url, PLANS[kind]())
+    return lambda: PostgresStore(url, dialect=COCKROACH if kind == "cockroach" else POSTGRES)
+
+
 def _place(kind: str, request: pytest.FixtureRequest) -> Place:
-    if kind == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return Place(lambda: PostgresStore(url))
+    if kind in SHARED:
+        return Place(_postgres(kind, request))
     directory: Path = request.getfixturevalue("tmp_path")
     if kind == "sqlite-file":
         return place_on_file(directory / "perdure.db")
@@ -72,13 +84,13 @@ def _place(kind: str, request: pytest.FixtureRequest) -> Place:
     return Place(lambda: MemoryStore(database))
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "postgres", "fake"])
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", *SHARED, "fake"])
 def place_of_store(request: pytest.FixtureRequest) -> Place:
     """A place of each kind."""
     return _place(request.param, request)
 
 
-@pytest.fixture(params=["sqlite-file", "postgres", "fake"])
+@pytest.fixture(params=["sqlite-file", *SHARED, "fake"])
 def lasting_place(request: pytest.FixtureRequest) -> Place:
     """A place that outlives the stores opened on it, of each kind that has one."""
     return _place(request.param, request)
@@ -98,12 +110,11 @@ async def place(lasting_place: Place) -> AsyncIterator[Place]:
     await lasting_place.close()
 
 
-@pytest.fixture(params=["postgres", "fake"])
+@pytest.fixture(params=[*SHARED, "fake"])
 def shared_place(request: pytest.FixtureRequest) -> ClusterPlace:
     """An empty database of each kind that nodes can share."""
-    if request.param == "postgres":
-        url: str = request.getfixturevalue("postgres_url")
-        return ClusterPlace(lambda: PostgresStore(url))
+    if request.param in SHARED:
+        return ClusterPlace(_postgres(request.param, request))
     database = MemoryDatabase()
     return ClusterPlace(lambda: MemoryStore(database))
 

@@ -14,7 +14,7 @@ import pytest
 
 from perdure.server.core.records import ChildRecord, MailWrite, OutboxRecord
 from perdure.server.store.interface import Store
-from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.postgres import COCKROACH, POSTGRES, PostgresStore
 from perdure.server.store.sqlite import SqliteStore
 from perdure.server.store.sqlite.dialect import SqliteViewDialect
 from perdure.server.store.views import views
@@ -103,6 +103,14 @@ class PostgresShell:
         return [step for (step,) in plan if re.search(r"Seq Scan on (run|event)\b", step)]
 
 
+class CockroachShell(PostgresShell):
+    """A session on CockroachDB."""
+
+    async def reads_whole(self, query: str) -> list[str]:
+        plan = "\n".join(step for (step,) in await self._connection.fetch(f"EXPLAIN {query}"))
+        return re.findall(r"table: (?:run|event)@.*\n.*spans: FULL SCAN.*", plan)
+
+
 @asynccontextmanager
 async def _sqlite(path: Path) -> AsyncIterator[tuple[Store, Shell]]:
     store = SqliteStore(str(path))
@@ -116,19 +124,19 @@ async def _sqlite(path: Path) -> AsyncIterator[tuple[Store, Shell]]:
 
 @asynccontextmanager
 async def _postgres(url: str) -> AsyncIterator[tuple[Store, Shell]]:
-    store = PostgresStore(url)
+    is_cockroach = url.startswith("cockroachdb://")
+    store = PostgresStore(url, dialect=COCKROACH if is_cockroach else POSTGRES)
     await store.open()
-    connection = await asyncpg.connect(url)
-    yield store, PostgresShell(connection)
+    connection = await asyncpg.connect(COCKROACH.dsn(url))
+    yield store, (CockroachShell if is_cockroach else PostgresShell)(connection)
     await connection.close()
     await store.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["tmp_path", "postgres_url", "cockroach_url"])
 def database(request: pytest.FixtureRequest) -> str:
     """Where there is a database of each kind."""
-    fixture = "tmp_path" if request.param == "sqlite" else "postgres_url"
-    return str(request.getfixturevalue(fixture))
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture

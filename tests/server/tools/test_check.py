@@ -8,12 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from perdure.server.store.postgres import COCKROACH
+from perdure.server.store.postgres.tools import PostgresDatabase
+from perdure.server.store.schema import RUN as RUN_TABLE
+from perdure.server.store.schema import TABLES
 from perdure.server.store.tools.interface import Access, ToolError
 from perdure.server.store.tools.problem import Problem
+from perdure.server.store.tools.schema_check import schema_problems
 from perdure.server.tools import check as checking
 from perdure.server.tools.check import Checked
 from tests.server.core.story import KEY
-from tests.server.store.tools.places import database_of, fill, store_of
+from tests.server.store.tools.places import by_hand, database_of, fill, store_of
+from tests.server.tool_databases import NewDatabase
 
 RUN = "(SELECT run_id FROM run WHERE workflow_id = '{}' AND is_current)"
 
@@ -23,7 +29,7 @@ def run_id(workflow_id: str) -> str:
 
 
 async def change(url: str, *statements: str) -> None:
-    database = database_of(url)
+    database = database_of(by_hand(url))
     await database.open(Access.MIGRATE)
     for statement in statements:
         await database.execute(statement)
@@ -173,11 +179,11 @@ DAMAGE = {
     ),
     "an index is gone": (
         ["DROP INDEX run_alarm"],
-        [r"index run_alarm: is missing.*CREATE INDEX run_alarm ON run \(alarm_at, run_id, shard\) WHERE"],
+        [r"index run_alarm: is missing.*CREATE INDEX (IF NOT EXISTS )?run_alarm ON run \(alarm_at, run_id, shard\)"],
     ),
     "an index is another one": (
         ["DROP INDEX run_alarm", "CREATE INDEX run_alarm ON run (alarm_at)"],
-        [r"index run_alarm: is over \(alarm_at\), not \(alarm_at, run_id, shard\) where alarm_at IS NOT NULL"],
+        [r"index run_alarm: is over \(alarm_at\).*, not \(alarm_at, run_id, shard\).* where alarm_at IS NOT NULL"],
     ),
     "an index forbids what is right": (
         ["CREATE UNIQUE INDEX mine ON timer (run_id)"],
@@ -230,17 +236,41 @@ async def test_a_history_that_is_being_deleted_has_no_run(empty_url: str) -> Non
     assert await problems(empty_url) == []
 
 
-async def test_a_trigger_is_found(empty_url: str) -> None:
-    await fill(empty_url)
-    if "://" in empty_url:
+async def test_an_index_that_is_not_split_up_is_found(new_database: NewDatabase) -> None:
+    """Where new rows would keep one server busy and the others idle."""
+    url = await new_database("cockroach")
+    await fill(url)
+    database = database_of(url)
+    await database.open(Access.READ)
+    tables = dict(await database.tables())
+    assert not list(schema_problems(TABLES, tables, database))
+    indexes = dict(tables["run"].indexes)
+    assert indexes["run_alarm"].is_split and not indexes["run_by_workflow"].is_split
+    indexes["run_alarm"] = indexes["run_alarm"]._replace(is_split=False)
+    tables["run"] = tables["run"]._replace(indexes=indexes)
+    [problem] = schema_problems(TABLES, tables, database)
+    await database.close()
+    assert problem.where == "index run_alarm"
+    assert "not (alarm_at, run_id, shard) split by a hash where" in problem.what
+
+
+def test_what_makes_an_index_is_in_the_words_of_the_database() -> None:
+    index = next(index for index in RUN_TABLE.indexes if index.name == "run_alarm")
+    made = PostgresDatabase("cockroachdb://h/d", "d", dialect=COCKROACH).create_index(RUN_TABLE, index)
+    assert made.startswith("CREATE INDEX IF NOT EXISTS run_alarm ON run (alarm_at, run_id, shard) USING HASH WHERE")
+
+
+async def test_a_trigger_is_found(old_url: str) -> None:
+    await fill(old_url)
+    if "://" in old_url:
         statements = [
             "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
             "CREATE TRIGGER mine AFTER INSERT ON run FOR EACH ROW EXECUTE FUNCTION nothing()",
         ]
     else:
         statements = ["CREATE TRIGGER mine AFTER INSERT ON run BEGIN SELECT 1; END"]
-    await change(empty_url, *statements)
-    [problem] = await problems(empty_url)
+    await change(old_url, *statements)
+    [problem] = await problems(old_url)
     assert (problem.where, "trigger mine" in problem.what) == ("table run", True)
 
 

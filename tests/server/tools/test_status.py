@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,11 +19,12 @@ from perdure.server.tools.commands import Migrated, migrate
 from perdure.server.tools.status import status
 from tests.postgres_server import Databases
 from tests.server.store import versions
-from tests.server.store.tools.places import database_of, fill, store_of
+from tests.server.store.tools.places import by_hand, database_of, dialect_of, fill, store_of
+from tests.server.tool_databases import NewDatabase
 
 
 async def change(url: str, *statements: str) -> None:
-    database = database_of(url)
+    database = database_of(by_hand(url))
     await database.open(Access.MIGRATE)
     for statement in statements:
         await database.execute(statement)
@@ -43,16 +45,25 @@ async def test_a_database_in_use(empty_url: str) -> None:
     await fill(empty_url)
     store = store_of(empty_url)
     await store.open()
-    await store.claim("local")
+    if isinstance(store, PostgresStore):
+        await store.join("local", "session", "1.0", 60.0)
+    else:
+        await store.claim("local")
     found = await status(empty_url)
     assert found.state.standing is Standing.CURRENT
     assert found.state.cluster_id == await store.cluster_id()
-    assert len(found.servers) == 1
+    # As a node and by its session, where the database can tell the session.
+    assert len(found.servers) == (2 if empty_url.startswith("postgresql://") else 1)
     assert [tuple(writer) for writer in found.writers] == [("local", 1, 0), ("node", 1, 1)]
     sizes = dict(found.tables)
     assert (sizes["run"].rows, sizes["run"].is_estimate) == (14, False)
-    assert found.total_bytes > 100_000
-    assert found.product.startswith(("SQLite 3.", "PostgreSQL 1"))
+    if empty_url.startswith("cockroachdb://"):
+        assert found.total_bytes is None, "it does not say"
+    else:
+        assert found.total_bytes is not None and found.total_bytes > 100_000
+    assert re.fullmatch(r"(SQLite|PostgreSQL) [\d.]+", found.product)
+    if isinstance(store, PostgresStore):
+        await store.leave()
     await store.close()
     assert not (await status(empty_url)).servers
 
@@ -64,16 +75,28 @@ async def test_looking_changes_nothing(empty_url: str) -> None:
     assert (await status(empty_url)).state.standing is Standing.EMPTY
 
 
-async def test_an_older_database_is_told_of_led_and_current(empty_url: str) -> None:
-    await make_version_1(empty_url)
-    found = await status(empty_url)
+async def test_an_older_database_is_told_of_led_and_current(old_url: str) -> None:
+    await make_version_1(old_url)
+    found = await status(old_url)
     assert (found.state.standing, found.state.version) == (Standing.OLDER, 1)
     assert [step.partition(":")[0] for step in found.steps] == [str(each) for each in range(2, SCHEMA_VERSION + 1)]
     assert "servers of the release before are stopped by it" in found.steps[0]
-    assert await migrate(empty_url) == Migrated(1, SCHEMA_VERSION)
-    found = await status(empty_url)
+    assert await migrate(old_url) == Migrated(1, SCHEMA_VERSION)
+    found = await status(old_url)
     assert (found.state.standing, found.state.cluster_id, found.steps) == (Standing.CURRENT, "one", [])
-    assert await migrate(empty_url) == Migrated(SCHEMA_VERSION, SCHEMA_VERSION)
+    assert await migrate(old_url) == Migrated(SCHEMA_VERSION, SCHEMA_VERSION)
+
+
+async def test_a_schema_that_was_begun_is_none_yet(new_database: NewDatabase) -> None:
+    """As a server leaves it that ends while it makes one statement at a time."""
+    url = await new_database("cockroach")
+    statements = dialect_of(url).definitions()
+    for statement in statements[:6]:
+        await change(url, statement)
+        assert (await status(url)).state.standing is Standing.EMPTY
+    await change(url, *statements)
+    assert (await status(url)).state.standing is Standing.EMPTY
+    assert await migrate(url) == Migrated(None, SCHEMA_VERSION)
 
 
 async def test_a_new_database_is_made(empty_url: str) -> None:
@@ -81,14 +104,14 @@ async def test_a_new_database_is_made(empty_url: str) -> None:
     assert (await status(empty_url)).state.standing is Standing.CURRENT
 
 
-async def test_calls_at_once_migrate_once(empty_url: str) -> None:
-    await make_version_1(empty_url)
+async def test_calls_at_once_migrate_once(old_url: str) -> None:
+    await make_version_1(old_url)
     # Each in a thread with a loop of its own, as in processes of their own.
-    calls = [asyncio.to_thread(lambda: asyncio.run(migrate(empty_url))) for _ in range(4)]
+    calls = [asyncio.to_thread(lambda: asyncio.run(migrate(old_url))) for _ in range(4)]
     done = await asyncio.gather(*calls)
     assert Migrated(1, SCHEMA_VERSION) in done
     assert {each.after for each in done} == {SCHEMA_VERSION}
-    assert await applied(empty_url) == list(range(1, SCHEMA_VERSION + 1))
+    assert await applied(old_url) == list(range(1, SCHEMA_VERSION + 1))
 
 
 async def applied(url: str) -> list[object]:
@@ -119,7 +142,8 @@ async def test_a_database_of_something_else_is_left_alone(empty_url: str) -> Non
 
 
 async def _serve_without_migrating(url: str) -> None:
-    store = PostgresStore(url, migrates=False) if "://" in url else SqliteStore(url, migrates=False)
+    dialect = dialect_of(url)
+    store = PostgresStore(url, dialect=dialect, migrates=False) if "://" in url else SqliteStore(url, migrates=False)
     await store.open()
     await store.claim("local")
     await store.close()
@@ -128,12 +152,17 @@ async def _serve_without_migrating(url: str) -> None:
 async def test_a_server_may_be_told_to_leave_the_schema_alone(empty_url: str) -> None:
     with pytest.raises(StoreMismatch, match=r"no schema.*`perdure db migrate`"):
         await _serve_without_migrating(empty_url)
-    await make_version_1(empty_url)
-    with pytest.raises(StoreMismatch, match=r"version 1; this release needs.*`perdure db migrate`"):
-        await _serve_without_migrating(empty_url)
-    assert (await status(empty_url)).state.version == 1
     await migrate(empty_url)
     await _serve_without_migrating(empty_url)
+
+
+async def test_a_server_may_be_told_to_leave_an_older_schema_alone(old_url: str) -> None:
+    await make_version_1(old_url)
+    with pytest.raises(StoreMismatch, match=r"version 1; this release needs.*`perdure db migrate`"):
+        await _serve_without_migrating(old_url)
+    assert (await status(old_url)).state.version == 1
+    await migrate(old_url)
+    await _serve_without_migrating(old_url)
 
 
 async def test_a_database_in_memory_is_made_whatever_the_server_was_told() -> None:
@@ -149,12 +178,14 @@ async def test_a_database_in_memory_is_made_whatever_the_server_was_told() -> No
     ("db", "message"),
     [
         ("memory:", "in memory is gone with its server"),
-        ("mysql://here/orders", "write sqlite:///file.db, a path, or postgresql://"),
+        ("mysql://here/orders", "write sqlite:///file.db, a path, postgresql://.*cockroachdb://"),
         ("sqlite://orders.db", "three slashes"),
         ("sqlite:///no/such/folder/orders.db", "There is no file"),
         ("postgresql://perdure:secret@127.0.0.1:1/orders", "cannot be reached: .*does it run"),
         ("postgresql://perdure:secret@no-such-host.invalid/orders", "cannot be reached: .*host and port"),
         ("postgresql://perdure:secret@127.0.0.1:port/orders", "write postgresql://user:password@host:port/database"),
+        ("cockroachdb://perdure:secret@127.0.0.1:1/orders", "cockroachdb://.* cannot be reached: .*does it run"),
+        ("cockroachdb://perdure:secret@127.0.0.1:port/orders", "write cockroachdb://user:password@host:port/database"),
     ],
 )
 async def test_what_is_no_database_is_said_clearly(db: str, message: str) -> None:

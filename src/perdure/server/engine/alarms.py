@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Final
 
 from perdure.server.core.errors import DataLoss, Refusal, ServerError
 from perdure.server.core.records import WorkflowKey
+from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster.ownership import Elsewhere
@@ -51,6 +52,8 @@ class Alarms:
         """Run id to when it wants to be woken; an entry of the heap with another time is void."""
         self._horizon = 0
         self._refill_at = 0
+        self._releases = 0
+        self._look_again = False
         self._wake = asyncio.Event()
         self._refill_wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,9 +92,17 @@ class Alarms:
             self._wake.set()
 
     def look_again(self) -> None:
-        """Read the index at once: this node has come to own more of it."""
+        """Read the index at once: this node has come to own more of it. What is being read now may not show it."""
+        self._look_again = True
         self._refill_at = 0
         self._refill_wake.set()
+
+    def release(self, shards: Container[int]) -> None:
+        """Forget the alarms of shards that are another node's from now on: it may set earlier ones."""
+        self._releases += 1
+        for _, key, run_id in self._heap:
+            if run_id in self._armed and shard_of(key) in shards:
+                del self._armed[run_id]
 
     def forget_everything(self) -> None:
         """Forget all alarms; those that are still this node's are in the index."""
@@ -183,9 +194,15 @@ class Alarms:
 
     async def _refill(self) -> None:
         """Read the alarms of the next span; where there are too many, the horizon ends with the last one read."""
+        self._look_again = False
         began_at = self._clock.now()
         horizon = self._horizon = began_at + self._span
+        releases = self._releases
         rows = await self._store.due_alarms(horizon, self._page)
+        if releases != self._releases:
+            # Some of them are another node's by now, and must not be taken for what is known here.
+            self._refill_at = 0
+            return
         for row in rows:
             if row.run_id in self._armed and (len(rows) < self._page or row.alarm_at > began_at):
                 # Memory knows better: a stored alarm may be early. But one that is over is rung all the same where the
@@ -196,4 +213,4 @@ class Alarms:
             horizon = rows[-1].alarm_at
         # Read again well before the horizon is reached, or at once when that many are due now.
         now = self._clock.now()
-        self._refill_at = now + max(0, horizon - now) // 2 + _RETRY_NANOS // 100
+        self._refill_at = 0 if self._look_again else now + max(0, horizon - now) // 2 + _RETRY_NANOS // 100

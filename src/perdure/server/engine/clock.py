@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import uuid
 from typing import Final, Protocol
 
 _RANDOM_BLOCK_BYTES: Final = 4096
@@ -20,7 +21,7 @@ class Clock(Protocol):
         """Return seconds on a clock that nobody sets and that goes on while the machine or process is suspended."""
 
     def new_run_id(self) -> str:
-        """Return a fresh UUID of version 7: run ids sort by the time of their start."""
+        """Return a fresh UUID. Its order means nothing but to a database, which may want it to rise or not to."""
 
     def new_nonce(self) -> str:
         """Return a fresh string that nobody can guess."""
@@ -30,9 +31,14 @@ class SystemClock:
     """The machine's clock and randomness.
 
     Random bytes are read in blocks: for a few of them, the call into the system costs more than the bytes.
+
+    Args:
+        run_ids_rise: Whether run ids sort by the time of their start, which keeps the inserts of one index together; or
+            are random, for a database that would leave all the work to the server with the highest keys.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, run_ids_rise: bool = True) -> None:
+        self._run_ids_rise = run_ids_rise
         self._random = ""
         self._random_used = 0
 
@@ -45,8 +51,10 @@ class SystemClock:
         return time.clock_gettime(_UPTIME_CLOCK) if _UPTIME_CLOCK is not None else time.monotonic()
 
     def new_run_id(self) -> str:
-        """Return a fresh UUID of version 7."""
-        return uuid7(time.time_ns() // 1_000_000, int(self._random_digits(20), 16) >> 6)
+        """Return a fresh UUID of version 7, or of version 4 where they are not to rise."""
+        if self._run_ids_rise:
+            return uuid7(time.time_ns() // 1_000_000, int(self._random_digits(20), 16) >> 6)
+        return str(uuid.UUID(self._random_digits(32), version=4))
 
     def new_nonce(self) -> str:
         """Return 96 random bits as text."""

@@ -37,6 +37,7 @@ from perdure.server.store.interface import (
 
 _logger = logging.getLogger(__name__)
 _RESOLVE_PAUSE_SECONDS: Final = 0.2
+_REPLACED: Final = "this node has been replaced; connect to the one that is running"
 
 
 class AcknowledgedWorkLost(StoreError):
@@ -96,6 +97,7 @@ class Committer:
         self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
         self._task: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._refusal: ServerError | None = None
 
     def start(self, claim: Claim) -> None:
@@ -176,6 +178,15 @@ class Committer:
         self._collecting.movers.append(mover)
         return mover
 
+    async def replaced(self) -> None:
+        """Refuse all that is collected, and all that comes: this node was replaced. Done when nothing is being written.
+
+        Else a batch begun under the old claim would end under a new one.
+        """
+        self._refusal = refusal = Unavailable(_REPLACED)
+        async with self._writing:
+            self._refuse_all(refusal)
+
     def resume(self, claim: Claim) -> None:
         """Write again, after this node was replaced, as the holder of a new claim."""
         if claim.batch < self._number:
@@ -202,7 +213,9 @@ class Committer:
             await self._wake.wait()
             self._wake.clear()
             while self._collecting.entities or self._collecting.moves:
-                if await self._write_next():
+                async with self._writing:
+                    are_several_at_work = await self._write_next()
+                if are_several_at_work:
                     await asyncio.sleep(self._gather_seconds)
 
     async def _write_next(self) -> bool:
@@ -326,24 +339,25 @@ class Committer:
                 self._outcomes.publish(entry.effects)
 
     def _fail_everything(self, error: Exception) -> None:
-        batches = (self._in_flight, self._collecting)
-        self._in_flight, self._collecting = _Batch(), _Batch()
         if isinstance(error, Fenced):
             _logger.critical("another process has taken this node's place: %s", error)
-            self._refusal = Unavailable("this node has been replaced; connect to the one that is running")
+            self._refusal = Unavailable(_REPLACED)
         else:
             _logger.error("a batch was not written; its callers are told to try again: %s", error)
-        reason = self._refusal or Unavailable(f"the change could not be stored, try again: {error}")
         if isinstance(error, AcknowledgedWorkLost):
             self._outcomes.drop_everything()
-        else:
-            self._outcomes.drop([key for batch in batches for key in batch.entities])
+        self._refuse_all(self._refusal or Unavailable(f"the change could not be stored, try again: {error}"))
+        if isinstance(error, Fenced):
+            self._outcomes.fenced()
+
+    def _refuse_all(self, reason: ServerError) -> None:
+        batches = (self._in_flight, self._collecting)
+        self._in_flight, self._collecting = _Batch(), _Batch()
+        self._outcomes.drop([key for batch in batches for key in batch.entities])
         for batch in batches:
             for entry in batch.entries:
                 _refuse(entry, reason)
             _end_movers(batch, reason)
-        if isinstance(error, Fenced):
-            self._outcomes.fenced()
 
 
 def _tell_of_lost_work(durable: int, claim: Claim) -> None:

@@ -17,14 +17,15 @@ from typing import Final, Protocol
 
 import msgspec
 
-from perdure.server.core.errors import NotFound
+from perdure.server.core.errors import NotFound, Unavailable
 from perdure.server.core.inputs import Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, message_of, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
+from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import Background
-from perdure.server.engine.cluster.ownership import Elsewhere
+from perdure.server.engine.cluster.ownership import Elsewhere, Ownership
 from perdure.server.engine.cluster.services import DELIVER, Asked
-from perdure.server.store.interface import Store
+from perdure.server.store.interface import Store, StoreError
 
 Submit = Callable[[WorkflowKey, Input], Awaitable[object]]
 
@@ -55,13 +56,17 @@ class Deliveries:
         store: Where outbox and inbox are.
         submit: Takes an input through the loop; done when that is durable.
         background: Owns the deliveries that other nodes ask for.
+        ownership: Whether this node may take them in.
         owners: The other nodes; None where there are none.
     """
 
-    def __init__(self, store: Store, submit: Submit, background: Background, owners: Owners | None) -> None:
+    def __init__(
+        self, store: Store, submit: Submit, background: Background, ownership: Ownership, owners: Owners | None
+    ) -> None:
         self._store = store
         self._submit = submit
         self._background = background
+        self._ownership = ownership
         self._owners = owners
         self._turns = _Turns()
 
@@ -99,6 +104,8 @@ class Deliveries:
             return _encode(await asyncio.shield(done))
         except MessageGone:
             return _GONE
+        except StoreError as error:
+            raise Unavailable(f"the message could not be taken in, try again: {error}") from error
 
     async def _ask_owner(self, shard: int, message: Message) -> Answer | None:
         assert self._owners is not None, "only where there are other nodes"
@@ -108,6 +115,7 @@ class Deliveries:
         return None if reply is None else _answer.decode(reply)
 
     async def _take_in(self, message: Message, *, is_first: bool) -> Answer:
+        term = self._ownership.require(message.receiver)
         async with self._turns.of((message.sender_run_id, message.receiver)):
             received = None
             if not is_first:
@@ -115,6 +123,9 @@ class Deliveries:
                 if not pair.is_pending:
                     raise MessageGone
                 received = pair.inbox
+            if self._ownership.require(message.receiver) != term:
+                # Another node may have taken it in since the inbox was read, and given the shard back.
+                raise Elsewhere(shard_of(message.receiver))
             return await self._hand_over(Deliver(message.body.run_id, message, received))
 
     async def _hand_over(self, given: Deliver) -> Answer:

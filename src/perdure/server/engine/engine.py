@@ -105,7 +105,7 @@ class Engine:
         self._queries = QueryBoard(self.matcher, settings.pending_queries)
         self._alarms = Alarms(store, clock, settings, self._ring)
         self._deliveries = Deliveries(
-            store, self._carry, self.background, None if cluster is None else cluster.forwarding
+            store, self._carry, self.background, ownership, None if cluster is None else cluster.forwarding
         )
         self._outbox = Outbox(store, settings, self._carry, self._deliveries.deliver, ownership)
         self._publisher = Publisher(
@@ -123,8 +123,9 @@ class Engine:
         self._cleaner = HistoryCleaner(store, settings)
         self.namespaces.tell_of_changes(self._retention.look_again)
         self.namespaces.tell_of_changes(self._namespace_drain.look_again)
+        owners = None if cluster is None else cluster.forwarding
         visits = None if cluster is None else Visits(cluster.queues, cluster.links.to, settings.cluster.lease_seconds)
-        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits)
+        self._polling = Polling(self.matcher, self._runner, self._histories, self.background, clock, visits, owners)
         self._queue_facts = QueueFacts(self.matcher, None if cluster is None else cluster.ask_all)
         if cluster is not None:
             self._attach(cluster)

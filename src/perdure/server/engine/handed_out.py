@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import msgspec
 from temporalio.api.workflowservice.v1 import (
     PollActivityTaskQueueResponse,
     PollWorkflowTaskQueueResponse,
     RespondWorkflowTaskCompletedResponse,
     StartWorkflowExecutionResponse,
 )
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[bytes]).decode
 
 
 def of_workflow_poll(reply: bytes) -> list[bytes]:
@@ -30,6 +36,16 @@ def of_completion(reply: bytes) -> list[bytes]:
     response = RespondWorkflowTaskCompletedResponse.FromString(reply)
     handed_out = [response.workflow_task.task_token, *(task.task_token for task in response.activity_tasks)]
     return [token for token in handed_out if token]
+
+
+def encode_tokens(task_tokens: list[bytes]) -> bytes:
+    """Return tokens as they are sent to the node that is to take them back."""
+    return _encode(task_tokens)
+
+
+def decode_tokens(data: bytes) -> list[bytes]:
+    """Read them there."""
+    return _decode(data)
 
 
 def _given(task_token: bytes) -> list[bytes]:

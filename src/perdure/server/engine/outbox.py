@@ -82,6 +82,8 @@ class Outbox:
         self._unsure: set[tuple[str, int]] = set()
         """Those that may have been delivered before: they came from the table, or broke off."""
         self._has_more_on_disk = True
+        self._look_again = False
+        """Whether a read that began before is not enough."""
         self._is_refilling = False
         self._came_meanwhile: list[Message] = []
         self._gone_meanwhile: set[tuple[str, int]] = set()
@@ -134,6 +136,7 @@ class Outbox:
         """Read the table anew: the database does not hold what it had confirmed."""
         for queue in self._waiting.values():
             self._leave(queue)
+        self._came_meanwhile.clear()
         self.look_again()
 
     def release(self, shards: Container[int]) -> None:
@@ -141,10 +144,11 @@ class Outbox:
         for queue in self._waiting.values():
             if queue and shard_of(queue[0].sender) in shards:
                 self._leave(queue)
+        self._came_meanwhile = [message for message in self._came_meanwhile if shard_of(message.sender) not in shards]
 
     def look_again(self) -> None:
-        """Read the table: this node has come to own more of it."""
-        self._has_more_on_disk = True
+        """Read the table: this node has come to own more of it. What is being read now may not show it."""
+        self._has_more_on_disk = self._look_again = True
         self._wake.set()
 
     # --- the window ---------------------------------------------------------------------------------------------------
@@ -206,6 +210,7 @@ class Outbox:
 
         What is sent meanwhile waits, so that each pair keeps its order.
         """
+        self._look_again = False
         self._is_refilling = True
         self._gone_meanwhile.clear()
         try:
@@ -222,8 +227,9 @@ class Outbox:
         read = [message for record in new if (message := _read(record)) is not None]
         self._unsure.update({_name(message) for message in read} - {_name(message) for message in came})
         too_many_came = len(came) > self._room
-        self._has_more_on_disk = not head.is_all or too_many_came
-        return self._take(read if self._has_more_on_disk else [*read, *came]) > 0 or too_many_came
+        self._has_more_on_disk = not head.is_all or too_many_came or self._look_again
+        is_new = self._take(read if self._has_more_on_disk else [*read, *came]) > 0
+        return is_new or too_many_came or self._look_again
 
     # --- delivering ---------------------------------------------------------------------------------------------------
 
@@ -255,10 +261,11 @@ class Outbox:
             _logger.info("a message was answered already", extra={"run_id": message.sender_run_id})
         except Exception as error:
             if isinstance(error, Elsewhere) and error.shard == shard_of(message.sender):
-                # Another node delivers what is left.
+                # Another node delivers what is left; or this one, if the shard is back already.
                 self._leave(queue)
                 queue.remove(message)
                 self._forget(name)
+                self.look_again()
                 return True
             self._unsure.add(name)
             _logger.warning(

@@ -39,6 +39,8 @@ from perdure.server.core.wire import message_field, tags_of
 from perdure.server.engine.background import Background
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster.ownership import Elsewhere
+from perdure.server.engine.cluster.services import TAKE_BACK
+from perdure.server.engine.handed_out import encode_tokens
 from perdure.server.engine.history import Histories
 from perdure.server.engine.matching import DEFAULT_RATE_PER_SECOND, Matcher, Offer, Poller, QueueKey, QueueKind, Visit
 from perdure.server.engine.runner import Runner
@@ -65,6 +67,13 @@ class _Poll(NamedTuple):
     finish: Finish
 
 
+class Owners(Protocol):
+    """How to ask the owner of a shard."""
+
+    async def ask_owner(self, shard: int, service: str, body: bytes) -> bytes | None:
+        """Have the node that owns a shard answer; None where that is this node. Raises ServerError."""
+
+
 class Visits(Protocol):
     """How a poll gets a task at another node."""
 
@@ -85,8 +94,10 @@ class Polling:
         background: Background,
         clock: Clock,
         visits: Visits | None = None,
+        owners: Owners | None = None,
     ) -> None:
         self._visits = visits
+        self._owners = owners
         self._matcher = matcher
         self._runner = runner
         self._histories = histories
@@ -233,8 +244,19 @@ class Polling:
     async def _return(self, key: WorkflowKey, given: Input) -> None:
         try:
             await self._runner.submit(key, given)
+        except Elsewhere as elsewhere:
+            await self._return_elsewhere(elsewhere.shard, given)
         except (ServerError, StoreError) as error:
             # What is left is a started task that nobody has: its timeout brings it back.
+            _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
+
+    async def _return_elsewhere(self, shard: int, given: Input) -> None:
+        """Have the node take a start back that has come to own the run meanwhile. A query went with its caller."""
+        if self._owners is None or not isinstance(given, ReturnWorkflowTask | ReturnActivity):
+            return
+        try:
+            await self._owners.ask_owner(shard, TAKE_BACK, encode_tokens([tokens.encode(given.token)]))
+        except ServerError as error:
             _logger.info("a task waits for its timeout: %s", error, extra={"run_id": given.run_id})
 
     async def take_back_tokens(self, task_tokens: Sequence[bytes]) -> None:

@@ -105,6 +105,9 @@ class Publisher:
         self._matcher.offer(queue, Offer(ready.key.workflow_id, ready.run_id, 0, "", ready.ready_at))
 
     def _offer_query(self, ready: QueryReady) -> None:
+        if not self._queries.is_open(ready.query_id):
+            # Its caller has gone while it waited for what it has seen to be durable.
+            return
         queue = QueueKey(ready.key.namespace_id, ready.task_queue, QueueKind.WORKFLOW)
         if ready.sticky and not self._matcher.has_recent_poller(queue):
             self.give_up_stickiness(ready.key, ready.run_id, ready.task_queue)

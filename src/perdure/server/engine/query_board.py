@@ -40,6 +40,10 @@ class QueryBoard:
         self._callers[query_id] = future
         return future
 
+    def is_open(self, query_id: str) -> bool:
+        """Return whether anybody waits for the answer."""
+        return query_id in self._callers
+
     def admitted(self, query_id: str, run_id: str) -> None:
         """Note which run the query is for."""
         self._query_ids_of_runs.setdefault(run_id, set()).add(query_id)

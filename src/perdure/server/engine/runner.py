@@ -14,11 +14,12 @@ import msgspec
 from perdure.server.core.errors import Refusal, Unavailable
 from perdure.server.core.inputs import Input
 from perdure.server.core.records import WorkflowKey
+from perdure.server.core.shards import shard_of
 from perdure.server.core.transition import Circumstances
 from perdure.server.core.workflow import Workflow
 from perdure.server.engine.cache import Cache
 from perdure.server.engine.clock import Clock
-from perdure.server.engine.cluster.ownership import Ownership
+from perdure.server.engine.cluster.ownership import Elsewhere, Ownership
 from perdure.server.engine.committer import Committer, Outcomes
 from perdure.server.engine.namespaces import Namespaces
 from perdure.server.engine.settings import EngineSettings
@@ -70,13 +71,15 @@ class Runner:
 
     async def apply(self, key: WorkflowKey, given: Input) -> Applied:
         """Take an input's step without waiting for it to be durable; for callers that may have to undo it."""
-        self._ownership.require(key)
+        term = self._ownership.require(key)
         self._committer.refuse_if_stopped()
         entity = self._cache.peek(key)
         if entity is None or not entity.has_loaded(given.run_id):
             entity = await self._load(key, given.run_id)
-            # It may have stopped meanwhile, or given the shard away: then nobody would write what is collected now.
-            self._ownership.require(key)
+            # It may have stopped meanwhile, or given the shard away: then nobody would write what is collected now. If
+            # it has got it back since, the input may be of the past: a message that was delivered elsewhere meanwhile.
+            if self._ownership.require(key) != term:
+                raise Elsewhere(shard_of(key))
             self._committer.refuse_if_stopped()
         try:
             step = entity.step(given, self._circumstances(key))

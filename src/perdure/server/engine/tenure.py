@@ -7,7 +7,9 @@ messages. Offers and alarms of lost shards may stay: whoever follows one finds t
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
+from typing import Final
 
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
@@ -23,7 +25,11 @@ from perdure.server.engine.outbox import Outbox
 from perdure.server.engine.query_board import QueryBoard
 from perdure.server.engine.retention import Retention
 from perdure.server.engine.waiters import Waiters
-from perdure.server.store.interface import Claim, ShardMove
+from perdure.server.store.interface import Claim, ShardMove, StoreError
+
+_logger = logging.getLogger(__name__)
+_READS_OF_NAMESPACES: Final = 10
+_RETRY_SECONDS: Final = 1.0
 
 
 class Tenure:
@@ -69,22 +75,24 @@ class Tenure:
     def released(self, shards: frozenset[int]) -> None:
         """Forget what is held of shards that are another node's from now on."""
         self._outbox.release(shards)
+        self._alarms.release(shards)
         self._forget(self._held(shards))
 
     async def give_away(self, moves: Sequence[ShardMove]) -> None:
         """Write the moves behind all that is collected for their shards."""
         await self._committer.give_away(moves)
 
-    def replaced(self) -> None:
-        """Forget everything."""
+    async def replaced(self) -> None:
+        """Write nothing more, and forget everything."""
+        await self._committer.replaced()
         self._outbox.forget_everything()
         self._alarms.forget_everything()
         self._forget(self._cache.keys())
-        self._waiters.wake_all()
 
     def resume(self, claim: Claim) -> None:
         """Begin to write again, as the holder of a new claim."""
         self._committer.resume(claim)
+        self.linked()
 
     def give_up(self) -> None:
         """Stop serving: another process uses this node's name."""
@@ -92,7 +100,17 @@ class Tenure:
 
     def linked(self) -> None:
         """Read the namespaces anew: a change may not have been heard."""
-        self._background.start(self._namespaces.read_again(), "reading of namespaces")
+        self._background.start(self._read_namespaces(), "reading of namespaces")
+
+    async def _read_namespaces(self) -> None:
+        """Read them, in more than one try: but where the store stays away, this node is replaced, and begins anew."""
+        for _ in range(_READS_OF_NAMESPACES):
+            try:
+                await self._namespaces.read_again()
+                return
+            except StoreError as error:
+                _logger.warning("the namespaces cannot be read anew yet: %s", error)
+            await asyncio.sleep(_RETRY_SECONDS)
 
     def _held(self, shards: frozenset[int]) -> list[WorkflowKey]:
         keys = self._cache.keys()
@@ -100,6 +118,8 @@ class Tenure:
 
     def _forget(self, keys: Sequence[WorkflowKey]) -> None:
         self._cache.begin_era()
+        # Also who waits for a run that is not in memory: it looks again, and may find it at another node.
+        self._waiters.wake_all()
         for key in keys:
             entity = self._cache.peek(key)
             if entity is None:
@@ -107,5 +127,3 @@ class Tenure:
             run_ids = list(entity.runs)
             self._cache.drop(key)
             self._queries.move(run_ids, Elsewhere(shard_of(key)))
-            for run_id in run_ids:
-                self._waiters.wake(run_id)

@@ -24,7 +24,6 @@ _PAUSE_SECONDS: Final = 0.1
 _encode: Final = msgspec.msgpack.Encoder().encode
 _visit: Final = msgspec.msgpack.Decoder(Visit)
 _visited: Final = msgspec.msgpack.Decoder(Visited)
-_tokens: Final = msgspec.msgpack.Decoder(list[bytes])
 
 
 class LocalPolls(Protocol):
@@ -97,14 +96,14 @@ class VisitedQueues:
 
     async def take_back(self, asked: Asked) -> bytes:
         """Take back tasks whose replies reached nobody."""
-        await self._polls.take_back_tokens(_tokens.decode(asked.body))
+        await self._polls.take_back_tokens(handed_out.decode_tokens(asked.body))
         return b""
 
 
 def give_back_tokens(link: Link, task_tokens: list[bytes]) -> None:
     """Have the node at the other end take tasks back. What does not get there waits for its timeout."""
     if task_tokens:
-        link.tell(TAKE_BACK, _encode(task_tokens))
+        link.tell(TAKE_BACK, handed_out.encode_tokens(task_tokens))
 
 
 def _give_back(link: Link, queue: QueueKey, answer: bytes) -> None:

@@ -3,13 +3,14 @@
 A database's own file renders them in its dialect. Ids are text, times are integer nanoseconds since the epoch, opaque
 values are bytes. The base tables are for the engine; people read the views (`views.py`).
 
-Why the indexes are what they are:
+Why the columns and indexes are what they are:
 
 - `event` is appended in commit order and indexed by its key: clustering by the key instead cost two to three times as
   much per event written on SQLite and read no faster. Run ids that rise with time keep the index's inserts together.
 - Closed runs have an index of their own and no alarm: however many are to be deleted, they are in nobody's way.
 - Task queues and alarms are partial indexes over the state, so a run that waits for nobody costs them nothing. The
   shard is their last column, so that an index alone tells which rows are those of another node.
+- The `nonce` of a node is written by what bumps its incarnation and may have to find out later whether it did.
 - The outbox is read in the order of its key: messages of one run by their numbers, runs about as they began.
 - The four listing indexes carry `(started_at, run_id)` last, which is the order of every listing.
 
@@ -46,12 +47,17 @@ class Column(NamedTuple):
 
 
 class Index(NamedTuple):
-    """One index of a table; `where` restricts it to the rows worth finding."""
+    """One index of a table; `where` restricts it to the rows worth finding.
+
+    One that `rises` has few values before a time, so that new rows lie behind all others of theirs. A database that
+    spreads its keys over servers has to split it up.
+    """
 
     name: str
     columns: tuple[str, ...]
     unique: bool = False
     where: str | None = None
+    rises: bool = False
 
 
 class Table(NamedTuple):
@@ -107,7 +113,7 @@ META = Table(
 
 NODE = Table(
     name="node",
-    columns=(_text("node"), _integer("incarnation"), _integer("batch")),
+    columns=(_text("node"), _integer("incarnation"), _integer("batch"), _text("nonce", nullable=True)),
     primary_key=("node",),
 )
 
@@ -187,12 +193,15 @@ RUN = Table(
             "run_ready_task",
             ("namespace_id", "task_ready_queue", "task_ready_at", "run_id", "shard"),
             where="task_ready_queue IS NOT NULL",
+            rises=True,
         ),
-        Index("run_alarm", ("alarm_at", "run_id", "shard"), where="alarm_at IS NOT NULL"),
-        Index("run_closed", ("namespace_id", "closed_at", "run_id", "shard"), where="closed_at IS NOT NULL"),
-        Index("run_by_start", ("namespace_id", "started_at", "run_id")),
-        Index("run_by_status", ("namespace_id", "status", "started_at", "run_id")),
-        Index("run_by_type", ("namespace_id", "workflow_type", "started_at", "run_id")),
+        Index("run_alarm", ("alarm_at", "run_id", "shard"), where="alarm_at IS NOT NULL", rises=True),
+        Index(
+            "run_closed", ("namespace_id", "closed_at", "run_id", "shard"), where="closed_at IS NOT NULL", rises=True
+        ),
+        Index("run_by_start", ("namespace_id", "started_at", "run_id"), rises=True),
+        Index("run_by_status", ("namespace_id", "status", "started_at", "run_id"), rises=True),
+        Index("run_by_type", ("namespace_id", "workflow_type", "started_at", "run_id"), rises=True),
         Index("run_by_workflow", ("namespace_id", "workflow_id", "started_at", "run_id")),
     ),
 )
@@ -237,6 +246,7 @@ ACTIVITY = Table(
             "activity_ready",
             ("namespace_id", "task_queue", "ready_at", "run_id", "scheduled_event_id", "shard"),
             where="ready_at IS NOT NULL",
+            rises=True,
         ),
     ),
 )

@@ -9,6 +9,9 @@ from typing import Final
 
 import msgspec
 
+COCKROACH_SCHEME: Final = "cockroachdb"
+"""What the URL of a database on CockroachDB begins with. Its protocol is PostgreSQL's, what it is told is not."""
+
 _IDLE_SHARE: Final = 0.4
 _LOCK_SHARE: Final = 0.48
 """Of a lease: both below a half, and whoever waits for a lock outlasts a batch that has stopped."""
@@ -29,6 +32,8 @@ class PostgresSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a batch, or a server that takes over, waits for a lock; longer than the one below."""
     idle_transaction_timeout_seconds: float = 3.0
     """How long the database waits for the next statement of a batch before it undoes it and lets others on."""
+    transaction_attempts: int = 4
+    """How often a transaction is tried that the database gives up for the sake of another one."""
 
     def within(self, lease_seconds: float) -> PostgresSettings:
         """Return these as a member of a cluster needs them.

@@ -51,7 +51,7 @@ async def check(database: Database, so_far: Checked) -> AsyncIterator[Problem]:
         yield Problem("the file", finding, "Restore a backup. `sqlite3 FILE .recover` saves what can be read.")
     if damage:
         return
-    tables = list(schema_problems(TABLES, await database.tables(), database.column_types))
+    tables = list(schema_problems(TABLES, await database.tables(), database))
     for problem in tables:
         yield problem
     if any(problem.is_fatal for problem in tables):

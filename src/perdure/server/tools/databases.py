@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from perdure.server.settings import SettingsError, is_postgres, shown_db, sqlite_path
+from perdure.server.settings import SettingsError, is_cockroach, is_postgres, shown_db, sqlite_path
 from perdure.server.store.interface import StoreError
 from perdure.server.store.sqlite.tools import SqliteDatabase
 from perdure.server.store.tools.interface import Access, Database, ToolError
@@ -16,9 +16,10 @@ def database_of(db: str) -> Database:
     try:
         if is_postgres(db):
             # Imported here: who stores in SQLite goes without the driver.
+            from perdure.server.store.postgres import COCKROACH, POSTGRES
             from perdure.server.store.postgres.tools import PostgresDatabase
 
-            return PostgresDatabase(db, shown_db(db))
+            return PostgresDatabase(db, shown_db(db), dialect=COCKROACH if is_cockroach(db) else POSTGRES)
         path = sqlite_path(db)
     except (SettingsError, ValueError) as error:
         raise ToolError(str(error)) from error

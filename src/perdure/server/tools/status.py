@@ -26,7 +26,7 @@ class Status(NamedTuple):
 
     shown: str
     product: str
-    total_bytes: int
+    total_bytes: int | None
     state: SchemaState
     servers: Sequence[str]
     writers: Sequence[Writer]

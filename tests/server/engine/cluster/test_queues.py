@@ -48,7 +48,7 @@ class FakeMatcher:
     def has_recent_local_poller(self, key: QueueKey) -> bool:
         return self.is_polled
 
-    def look_for_tasks(self, key: QueueKey) -> None:
+    def look_for_tasks(self, key: QueueKey, *, is_sticky: bool) -> None:
         self.looked.append(key)
 
     def send_over(self, key: QueueKey, node: str) -> bool:
@@ -83,8 +83,8 @@ class Here:
 
 def test_a_polled_queue_is_announced_once_and_when_it_ends() -> None:
     here = Here()
-    here.queues.polled(KEY)
-    here.queues.polled(KEY)
+    here.queues.polled(KEY, is_sticky=False)
+    here.queues.polled(KEY, is_sticky=False)
     assert here.links["b"].topics == [POLLS]
     here.matcher.is_polled = False
     here.queues.sweep()
@@ -94,7 +94,7 @@ def test_a_polled_queue_is_announced_once_and_when_it_ends() -> None:
 
 def test_a_link_that_comes_up_is_told_of_all_polled_queues() -> None:
     here = Here()
-    here.queues.polled(KEY)
+    here.queues.polled(KEY, is_sticky=False)
     late = FakeLink("d")
     here.queues.linked(late)  # type: ignore[arg-type]  # a fake
     assert late.topics == [POLLS]
@@ -130,13 +130,22 @@ def test_a_busy_node_makes_it_knock_at_the_next() -> None:
 
 def test_a_knock_sends_as_many_polls_over_as_there_are_tasks() -> None:
     here = Here()
+    here.queues.polled(KEY, is_sticky=False)
     here.matcher.waiting = 5
     here.hear_knock("b", count=3, serial=1)
     assert here.matcher.sent == ["b"] * 3
 
 
+def test_a_knock_for_a_queue_that_is_not_polled_any_more_is_answered_with_busy() -> None:
+    here = Here()
+    here.hear_knock("b", count=1, serial=1)
+    assert here.links["b"].topics == [BUSY]
+    assert here.queues.source(KEY, has_local=False) is None
+
+
 def test_a_knock_without_a_waiting_poll_is_answered_with_busy_and_kept_for_the_next_poll() -> None:
     here = Here()
+    here.queues.polled(KEY, is_sticky=False)
     here.hear_knock("b", count=1, serial=1)
     assert here.links["b"].topics == [POLLS, BUSY]
     assert here.queues.source(KEY, has_local=False) == "b"
@@ -145,7 +154,7 @@ def test_a_knock_without_a_waiting_poll_is_answered_with_busy_and_kept_for_the_n
 
 def test_polls_take_turns_between_this_node_and_the_others() -> None:
     here = Here()
-    here.queues.polled(KEY)
+    here.queues.polled(KEY, is_sticky=False)
     here.hear_knock("b", count=10, serial=1)
     here.hear_knock("c", count=10, serial=1)
     turns = {here.queues.source(KEY, has_local=True) for _ in range(3)}
@@ -154,6 +163,7 @@ def test_polls_take_turns_between_this_node_and_the_others() -> None:
 
 def test_a_knock_that_comes_before_an_older_answer_is_dealt_with_is_not_forgotten() -> None:
     here = Here()
+    here.queues.polled(KEY, is_sticky=False)
     here.matcher.waiting = 1
     here.hear_knock("b", count=1, serial=1)
     here.hear_knock("b", count=1, serial=3)
@@ -164,6 +174,7 @@ def test_a_knock_that_comes_before_an_older_answer_is_dealt_with_is_not_forgotte
 
 def test_an_answer_without_tasks_left_ends_the_visits() -> None:
     here = Here()
+    here.queues.polled(KEY, is_sticky=False)
     here.matcher.waiting = 2
     here.hear_knock("b", count=1, serial=1)
     here.queues.returns(KEY, "b", Visited(b"task", left=0, serial=2))
@@ -173,6 +184,7 @@ def test_an_answer_without_tasks_left_ends_the_visits() -> None:
 
 def test_who_did_not_answer_is_not_visited_again_before_it_knocks() -> None:
     here = Here()
+    here.queues.polled(KEY, is_sticky=False)
     here.matcher.waiting = 2
     here.hear_knock("b", count=2, serial=1)
     here.queues.gives_up(KEY, "b")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import zlib
 
-import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.messages import MessageReader, only_message, prefix_of, uncompressed
 from perdure.server.frontends.grpc.status import CallFailed
 from tests.server.frontends.grpc.peer import message
@@ -17,7 +17,7 @@ from tests.server.frontends.grpc.peer import message
 MAX = 1000
 
 
-def code_of(body: bytes, encoding: str = "identity") -> grpc.StatusCode:
+def code_of(body: bytes, encoding: str = "identity") -> StatusCode:
     with pytest.raises(CallFailed) as failed:
         only_message(body, encoding, MAX)
     return failed.value.status.code
@@ -30,17 +30,17 @@ def test_a_message_has_a_prefix(data: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", message(b"a") + message(b"b"), message(b"a") + b"x"])
 def test_a_request_is_exactly_one_message(body: bytes) -> None:
-    assert code_of(body) is grpc.StatusCode.UNIMPLEMENTED
+    assert code_of(body) is StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("body", [b"\0", b"\0\0\0\0", message(b"abc")[:-1]])
 def test_a_message_that_is_cut_is_no_request(body: bytes) -> None:
-    assert code_of(body) is grpc.StatusCode.INVALID_ARGUMENT
+    assert code_of(body) is StatusCode.INVALID_ARGUMENT
 
 
 def test_a_message_up_to_the_limit_is_taken() -> None:
     assert only_message(message(b"x" * MAX), "identity", MAX) == b"x" * MAX
-    assert code_of(message(b"x" * (MAX + 1))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(message(b"x" * (MAX + 1))) is StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
@@ -55,7 +55,7 @@ def test_a_compressed_message_may_not_grow_beyond_the_limit() -> None:
     assert uncompressed(gzip.compress(b"x" * MAX), "gzip", MAX) == b"x" * MAX
     bomb = message(gzip.compress(b"x" * 500_000), is_compressed=True)
     assert len(bomb) < MAX
-    assert code_of(bomb, "gzip") is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(bomb, "gzip") is StatusCode.RESOURCE_EXHAUSTED
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_compressed_message_may_not_grow_beyond_the_limit() -> None:
     [(b"not gzip", "gzip"), (gzip.compress(b"x" * 100)[:-9], "gzip"), (b"x", "identity"), (b"", "gzip")],
 )
 def test_what_cannot_be_uncompressed_is_told(data: bytes, encoding: str) -> None:
-    assert code_of(message(data, is_compressed=True), encoding) is grpc.StatusCode.INTERNAL
+    assert code_of(message(data, is_compressed=True), encoding) is StatusCode.INTERNAL
 
 
 @given(st.lists(st.tuples(st.booleans(), st.binary(max_size=50)), max_size=8), st.integers(1, 40))
@@ -88,4 +88,4 @@ def test_a_stream_refuses_a_message_as_soon_as_it_says_that_it_is_too_large() ->
     reader = MessageReader(MAX)
     with pytest.raises(CallFailed) as failed:
         reader.feed(message(b"x" * (MAX + 1))[:5])
-    assert failed.value.status.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert failed.value.status.code is StatusCode.RESOURCE_EXHAUSTED

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-import grpc
 import pytest
 
 from perdure.server.frontends.grpc.call import GrpcCall
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.http2 import frames
 from perdure.server.frontends.grpc.http2.errors import ErrorCode
 from perdure.server.frontends.grpc.http2.frames import Setting
@@ -269,7 +269,7 @@ async def test_calls_that_are_given_up_are_unavailable() -> None:
     await client.hello()
     await client.give(client.peer.call(1))
     client.protocol.go_away()
-    client.protocol.give_up(CallStatus(grpc.StatusCode.UNAVAILABLE, "the server stops", b""))
+    client.protocol.give_up(CallStatus(StatusCode.UNAVAILABLE, "the server stops", b""))
     found = await client.frames()
     assert status_in(found, client.peer)["grpc-status"] == "14"
     assert client.is_lost

@@ -32,28 +32,29 @@ from perdure.server.core.errors import (
     Unimplemented,
 )
 from perdure.server.core.replies import StaleTask
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.status import status_of
 
 
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (InvalidArgument("m"), grpc.StatusCode.INVALID_ARGUMENT),
-        (NotFound("m"), grpc.StatusCode.NOT_FOUND),
-        (AlreadyExists("m"), grpc.StatusCode.ALREADY_EXISTS),
-        (FailedPrecondition("m"), grpc.StatusCode.FAILED_PRECONDITION),
-        (PermissionDenied("m"), grpc.StatusCode.PERMISSION_DENIED),
-        (ResourceExhausted("m"), grpc.StatusCode.RESOURCE_EXHAUSTED),
-        (Unimplemented("m"), grpc.StatusCode.UNIMPLEMENTED),
-        (Unavailable("m"), grpc.StatusCode.UNAVAILABLE),
-        (Aborted("m"), grpc.StatusCode.ABORTED),
-        (DeadlineExceeded("m"), grpc.StatusCode.DEADLINE_EXCEEDED),
-        (DataLoss("m"), grpc.StatusCode.DATA_LOSS),
-        (StaleTask("m"), grpc.StatusCode.FAILED_PRECONDITION),
+        (InvalidArgument("m"), StatusCode.INVALID_ARGUMENT),
+        (NotFound("m"), StatusCode.NOT_FOUND),
+        (AlreadyExists("m"), StatusCode.ALREADY_EXISTS),
+        (FailedPrecondition("m"), StatusCode.FAILED_PRECONDITION),
+        (PermissionDenied("m"), StatusCode.PERMISSION_DENIED),
+        (ResourceExhausted("m"), StatusCode.RESOURCE_EXHAUSTED),
+        (Unimplemented("m"), StatusCode.UNIMPLEMENTED),
+        (Unavailable("m"), StatusCode.UNAVAILABLE),
+        (Aborted("m"), StatusCode.ABORTED),
+        (DeadlineExceeded("m"), StatusCode.DEADLINE_EXCEEDED),
+        (DataLoss("m"), StatusCode.DATA_LOSS),
+        (StaleTask("m"), StatusCode.FAILED_PRECONDITION),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, ServerError) else "",
 )
-def test_every_error_has_its_code(error: ServerError, code: grpc.StatusCode) -> None:
+def test_every_error_has_its_code(error: ServerError, code: StatusCode) -> None:
     status = status_of(error)
     assert (status.code, status.message) == (code, "m")
 
@@ -106,3 +107,7 @@ def test_trailers_stay_below_what_clients_refuse(text: str) -> None:
 def test_a_failure_of_usual_size_is_whole() -> None:
     detail = QueryFailedFailure(failure=Failure(message="no", stack_trace="frame\n" * 300))
     assert detail_of(status_of(InvalidArgument("no", detail=detail)).details, QueryFailedFailure) == detail
+
+
+def test_the_codes_are_those_of_grpc() -> None:
+    assert {code.name: code.value for code in StatusCode} == {code.name: code.value[0] for code in grpc.StatusCode}

@@ -6,7 +6,12 @@ import asyncpg
 import pytest
 
 from perdure.server.store.interface import BatchRejected, StoreUnavailable
-from perdure.server.store.postgres.errors import is_lost_connection, leaves_connection_usable, map_error
+from perdure.server.store.postgres.errors import (
+    is_lost_connection,
+    is_surely_undone,
+    leaves_connection_usable,
+    map_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +60,23 @@ def test_a_connection_is_used_on_only_after_a_refusal_of_the_database() -> None:
     assert leaves_connection_usable(asyncpg.UniqueViolationError("duplicate key"))
     for error in (asyncpg.AdminShutdownError("bye"), asyncpg.InternalClientError("stuck"), TimeoutError(), OSError()):
         assert not leaves_connection_usable(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_undone"),
+    [
+        (asyncpg.SerializationError("restart transaction"), True),
+        (asyncpg.DeadlockDetectedError("deadlock detected"), True),
+        (asyncpg.UniqueViolationError("duplicate key"), True),
+        (asyncpg.IdleInTransactionSessionTimeoutError("terminating connection"), True),
+        (asyncpg.StatementCompletionUnknownError("result is ambiguous"), False),
+        (asyncpg.QueryCanceledError("canceling statement due to statement timeout"), False),
+        (asyncpg.AdminShutdownError("terminating connection"), False),
+        (asyncpg.InternalServerError("internal error"), False),
+        (asyncpg.ConnectionDoesNotExistError("closed in the middle of operation"), False),
+        (TimeoutError(), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_few_answers_to_commit_say_for_sure_that_nothing_was_committed(error: Exception, is_undone: bool) -> None:
+    assert is_surely_undone(error) is is_undone

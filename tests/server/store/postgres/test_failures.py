@@ -116,7 +116,7 @@ async def test_a_batch_that_stops_in_the_middle_is_undone_and_the_next_one_is_wr
             await shell.execute(until("NOT EXISTS (SELECT FROM pg_locks WHERE relation = 'node'::regclass)"))
             await connection.execute("UPDATE node SET batch = 1")
 
-        await in_transaction(connection, work, 10)
+        await in_transaction(connection, work, PostgresSettings(statement_timeout_seconds=10))
 
     with pytest.raises(StoreUnavailable):
         await store._writer.run(stop_in_the_middle)

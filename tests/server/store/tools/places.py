@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import Store
-from perdure.server.store.postgres import PostgresStore
+from perdure.server.store.postgres import POSTGRES, PostgresStore
+from perdure.server.store.postgres.dialect import PostgresDialect
 from perdure.server.store.postgres.tools import PostgresDatabase
 from perdure.server.store.sqlite import SqliteStore
 from perdure.server.store.sqlite.tools import SqliteDatabase
@@ -23,6 +24,7 @@ from tests.server.core.rows import Rows
 from tests.server.core.story import KEY
 from tests.server.core.town import Town
 from tests.server.store import rows
+from tests.server.store.faults import Never, faulty_dialect
 from tests.server.store.writing import Writer
 
 
@@ -38,9 +40,19 @@ class Recording(Rows):
         self.writes.append(write)
 
 
+def dialect_of(url: str) -> PostgresDialect:
+    """Return the dialect of a database: CockroachDB's is spoken to PostgreSQL here, and held to its documentation."""
+    return faulty_dialect(Never()) if url.startswith("cockroachdb://") else POSTGRES
+
+
+def by_hand(url: str) -> str:
+    """Return the URL of a session that may say what Perdure does not."""
+    return url.replace("cockroachdb://", "postgresql://", 1)
+
+
 def store_of(url: str) -> Store:
     """Return a server's store on a database, not opened."""
-    return PostgresStore(url) if "://" in url else SqliteStore(url)
+    return PostgresStore(url, dialect=dialect_of(url)) if "://" in url else SqliteStore(url)
 
 
 SMALL_PAGES = PageLimits(7)
@@ -49,7 +61,7 @@ SMALL_PAGES = PageLimits(7)
 
 def database_of(url: str, limits: PageLimits = SMALL_PAGES) -> Database:
     """Return a database for tools, not opened."""
-    return PostgresDatabase(url, url, limits) if "://" in url else SqliteDatabase(url, limits)
+    return PostgresDatabase(url, url, limits, dialect_of(url)) if "://" in url else SqliteDatabase(url, limits)
 
 
 async def fill(url: str) -> None:

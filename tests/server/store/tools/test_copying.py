@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import product
 
 import pytest
 
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.stored import restore
-from perdure.server.store.interface import StoreMismatch
+from perdure.server.store.interface import StoreError, StoreMismatch
 from perdure.server.store.postgres.tools import PostgresDatabase
 from perdure.server.store.schema import EVENT, RUN, ColumnType, Table
 from perdure.server.store.sqlite.dialect import SqliteViewDialect
@@ -20,13 +21,17 @@ from perdure.server.store.tools.interface import Access, Database, PageLimits, R
 from perdure.server.store.tools.tables import DATA, OF_ONE_DATABASE
 from perdure.server.store.views import views
 from tests.server.core.story import KEY
-from tests.server.store.tools.places import SMALL_PAGES, database_of, fill, store_of
+from tests.server.store.faults import EachCommit, EachStatement, Fault, Plan, faulty_dialect
+from tests.server.store.tools.places import SMALL_PAGES, by_hand, database_of, dialect_of, fill, store_of
 from tests.server.tool_databases import NewDatabase
 
 DIRECTIONS = [
     pytest.param(source, target, id=f"{source}-to-{target}")
-    for source in ("sqlite", "postgres")
-    for target in ("sqlite", "postgres")
+    for source, target in (
+        *product(("sqlite", "postgres"), repeat=2),
+        ("sqlite", "cockroach"),
+        ("cockroach", "postgres"),
+    )
 ]
 EVERY_DIRECTION = pytest.mark.parametrize(("source_kind", "target_kind"), DIRECTIONS)
 
@@ -56,7 +61,7 @@ class CutPostgres(_Cut, PostgresDatabase):
 
 
 def cut_database(url: str, inserts: int) -> CutSqlite | CutPostgres:
-    database = CutPostgres(url, url, SMALL_PAGES) if "://" in url else CutSqlite(url, SMALL_PAGES)
+    database = CutPostgres(url, url, SMALL_PAGES, dialect_of(url)) if "://" in url else CutSqlite(url, SMALL_PAGES)
     database.inserts_left = inserts
     return database
 
@@ -93,7 +98,7 @@ async def all_rows(url: str) -> dict[str, list[Row]]:
 
 async def change(url: str, statement: str) -> None:
     """Do what nobody should."""
-    async with opened(database_of(url), Access.MIGRATE) as database, database.transaction():
+    async with opened(database_of(by_hand(url)), Access.MIGRATE) as database:
         await database.execute(statement)
 
 
@@ -139,7 +144,8 @@ async def test_every_view_shows_the_same_in_a_copy(
     source, target = await new_database(source_kind), await new_database(target_kind)
     await fill(source)
     await copied(source, target)
-    async with opened(database_of(source), Access.READ) as one, opened(database_of(target), Access.READ) as other:
+    one, other = database_of(by_hand(source)), database_of(by_hand(target))
+    async with opened(one, Access.READ), opened(other, Access.READ):
         for view in views(SqliteViewDialect()):
             query = f"SELECT * FROM {view.name}"
             here = sorted(map(comparable, await one.fetch(query)))
@@ -153,7 +159,7 @@ def comparable(row: Row) -> str:
     return repr([int(value) if isinstance(value, bool) else value for value in row])
 
 
-@pytest.mark.parametrize("target_kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("target_kind", ["sqlite", "postgres", "cockroach"])
 async def test_a_server_goes_on_with_a_copy(target_kind: str, new_database: NewDatabase) -> None:
     source, target = await new_database("sqlite"), await new_database(target_kind)
     await fill(source)
@@ -231,6 +237,43 @@ async def test_of_two_calls_at_once_the_later_one_goes_on(new_database: NewDatab
     assert await all_rows(target) == await all_rows(source)
 
 
+async def _failing(plan: Plan, target: str) -> PostgresDatabase:
+    """Return a database that has the schema, and fails as planned from now on."""
+    async with opened(database_of(target), Access.MIGRATE) as database:
+        await database.migrate()
+    return PostgresDatabase(target, target, SMALL_PAGES, faulty_dialect(plan))
+
+
+async def test_what_the_database_gives_up_for_anothers_sake_is_done_again(new_database: NewDatabase) -> None:
+    """At every statement in turn, and the copy goes on."""
+    source, target = await new_database("sqlite"), await new_database("cockroach")
+    await fill(source)
+    await copied(source, await _failing(EachStatement(Fault.GIVEN_UP), target))
+    assert await all_rows(target) == await all_rows(source)
+    await serve_for_a_moment(target)
+
+
+@pytest.mark.parametrize("start", [0, 4])
+async def test_a_copy_whose_commits_are_unknown_gets_there(start: int, new_database: NewDatabase) -> None:
+    """By being called again, as after any other end."""
+    source, target = await new_database("sqlite"), await new_database("cockroach")
+    await fill(source)
+    failing = await _failing(EachCommit(start), target)
+    ends = 0
+    while True:
+        try:
+            await copied(source, failing)
+        except (StoreError, ToolError) as error:
+            ends += 1
+            if "complete copy of it" in str(error):
+                break
+        else:
+            break
+    assert ends > 10
+    assert await all_rows(target) == await all_rows(source)
+    await serve_for_a_moment(target)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -247,8 +290,9 @@ async def test_a_database_that_is_served_is_not_copied(kind: str, served: str, n
     await store.close()
 
 
-async def test_a_node_whose_lease_runs_serves_though_it_has_no_session(new_database: NewDatabase) -> None:
-    source, target = await new_database("postgres"), await new_database("sqlite")
+@pytest.mark.parametrize("kind", ["postgres", "cockroach"])
+async def test_a_node_whose_lease_runs_serves_though_it_has_no_session(kind: str, new_database: NewDatabase) -> None:
+    source, target = await new_database(kind), await new_database("sqlite")
     await fill(source)
     member = "INSERT INTO member (node, session, release, started_at, lease_until, is_leaving) VALUES"
     await change(source, f"{member} ('dead:7233', 's', '1', 0, 1, false)")
@@ -277,11 +321,12 @@ class ServedMeanwhile(PostgresDatabase):
         await super().refresh()
 
 
-async def test_a_server_that_starts_on_the_source_meanwhile_is_noticed(new_database: NewDatabase) -> None:
-    source, target = await new_database("postgres"), await new_database("sqlite")
+@pytest.mark.parametrize("kind", ["postgres", "cockroach"])
+async def test_a_server_that_starts_on_the_source_meanwhile_is_noticed(kind: str, new_database: NewDatabase) -> None:
+    source, target = await new_database(kind), await new_database("sqlite")
     await fill(source)
     async with (
-        opened(ServedMeanwhile(source, source), Access.COPY_FROM) as one,
+        opened(ServedMeanwhile(source, source, dialect=dialect_of(source)), Access.COPY_FROM) as one,
         opened(database_of(target), Access.COPY_INTO) as other,
     ):
         with pytest.raises(ToolError, match=r"has run on .* while it was copied"):

@@ -43,8 +43,8 @@ class Node(Protocol):
     async def give_away(self, moves: Sequence[ShardMove]) -> None:
         """Write the moves behind all that is collected for their shards."""
 
-    def replaced(self) -> None:
-        """This node's place was taken: forget everything."""
+    async def replaced(self) -> None:
+        """This node's place was taken: write nothing more, and forget everything."""
 
     def resume(self, claim: Claim) -> None:
         """Begin to write again, as the holder of a new claim."""
@@ -164,9 +164,9 @@ class Cluster:
         """See `Node.give_away`."""
         await self._node.give_away(moves)
 
-    def replaced(self) -> None:
+    async def replaced(self) -> None:
         """See `Node.replaced`."""
-        self._node.replaced()
+        await self._node.replaced()
 
     def resume(self, claim: Claim) -> None:
         """See `Node.resume`."""

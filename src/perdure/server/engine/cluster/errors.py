@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from perdure.server.core import errors
 from perdure.server.core.errors import ServerError, Unavailable
 from perdure.server.engine.cluster.frames import Failed
+from perdure.server.store.interface import StoreError
 
 _TYPES: Final = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, ServerError)
@@ -18,6 +19,10 @@ _TYPES: Final = {
 
 class LinkDown(Unavailable):
     """Another node could not be reached; it has seen nothing of the call."""
+
+
+class AddressInUse(StoreError):
+    """Another process is the node that this one was to be."""
 
 
 class LinkLost(Unavailable):

@@ -171,10 +171,11 @@ class Link:
             self._send(Cast(topic, body))
 
     def _abandon(self, number: int, waiting: _Waiting) -> None:
-        if waiting.future.done() and not waiting.future.cancelled() and waiting.future.exception() is None:
-            # The answer came in the same turn as the cancellation.
-            if waiting.late is not None:
-                waiting.late(self, waiting.future.result())
+        if self._waiting.pop(number, None) is None:
+            # The answer came in the same turn as the cancellation, and maybe before it.
+            future = waiting.future
+            if waiting.late is not None and not future.cancelled() and future.exception() is None:
+                waiting.late(self, future.result())
             return
         if self._is_down:
             return
@@ -204,7 +205,7 @@ class Link:
     def _take_answer(self, frame: Reply | Failed | Moved) -> None:
         waiting = self._waiting.pop(frame.number, None)
         if waiting is None or waiting.future.done():
-            late = self._late.pop(frame.number, None)
+            late = self._late.pop(frame.number, None) if waiting is None else waiting.late
             if late is not None and isinstance(frame, Reply):
                 late(self, frame.body)
         elif isinstance(frame, Reply):
@@ -219,7 +220,13 @@ class Link:
             return
         task = asyncio.create_task(self._serve(call), name=f"{call.service} for {self.peer}")
         self._serving[call.number] = task
-        task.add_done_callback(lambda _: self._serving.pop(call.number))
+        task.add_done_callback(lambda task: self._served(call.number, task))
+
+    def _served(self, number: int, task: asyncio.Task[None]) -> None:
+        del self._serving[number]
+        if task.cancelled() and not self._is_down:
+            # Before it began; whoever asked waits for an answer all the same.
+            self._send(failed_frame(number, Unavailable("the call was cancelled")))
 
     async def _serve(self, call: Call) -> None:
         answer: Frame

@@ -17,6 +17,7 @@ from perdure.server.engine.cluster.errors import LinkDown
 from perdure.server.engine.cluster.frames import PROTOCOL, BadFrame, Frame, FrameReader, Hello, encode_frame
 from perdure.server.engine.cluster.link import ByteStream, Link, Services
 from perdure.server.engine.cluster.settings import ClusterSettings
+from perdure.server.store.interface import StoreError
 
 _logger = logging.getLogger(__name__)
 
@@ -109,11 +110,15 @@ class Links:
     async def accept(self, stream: ByteStream) -> None:
         """Serve a stream that another node has opened, until it ends."""
         reader = FrameReader()
-        frames = await self._read_first(stream, reader)
-        hello = _greeting(frames)
-        if hello is None or not await self._is_member(hello):
+        try:
+            frames = await self._read_first(stream, reader)
+            hello = _greeting(frames)
+            if hello is None or not await self._is_member(hello):
+                return
+            await stream.write(encode_frame(self._hello()))
+        except (OSError, BadFrame, StoreError) as error:
+            _logger.info("a stream that another node has opened is given up: %s", error)
             return
-        await stream.write(encode_frame(self._hello()))
         await self._run(hello.node, stream, reader, frames[1:])
 
     async def finish(self, seconds: float) -> None:

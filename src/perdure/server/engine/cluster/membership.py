@@ -22,6 +22,7 @@ from typing import Protocol
 from perdure.server.core.errors import ServerError
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
+from perdure.server.engine.cluster.errors import AddressInUse
 from perdure.server.engine.cluster.lease import Lease
 from perdure.server.engine.cluster.ownership import ShardOwnership
 from perdure.server.engine.cluster.placement import spread, wished_owners
@@ -40,6 +41,8 @@ from perdure.server.store.interface import (
 _logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 _NANOS = 1_000_000_000
+_RENEWED_LEASES = 1
+"""A process that prolongs its lease by more than this while it is waited for is alive."""
 
 
 class Host(Protocol):
@@ -54,8 +57,8 @@ class Host(Protocol):
     async def give_away(self, moves: Sequence[ShardMove]) -> None:
         """Write the moves behind all that is collected for their shards. Raises StoreError or ServerError."""
 
-    def replaced(self) -> None:
-        """This node's place was taken: forget everything."""
+    async def replaced(self) -> None:
+        """This node's place was taken: write nothing more, and forget everything."""
 
     def resume(self, claim: Claim) -> None:
         """Begin to write again, as the holder of a new claim."""
@@ -97,6 +100,8 @@ class Membership:
     ) -> None:
         self.node = node
         self.session = ""
+        self._sessions: set[str] = set()
+        """All that this process ever had: a request to join may be carried out late."""
         self.release = release
         self._store = store
         self._clock = clock
@@ -104,15 +109,16 @@ class Membership:
         self._ownership = ownership
         self._host = host
         self._settings = settings
-        self._own_sessions: set[str] = set()
-        """All of this process: a database that was restored may show an earlier one."""
         self._view = ClusterView(-1, [], [])
         self._giving: set[int] = set()
         """Shards that this node has stopped serving and is about to move."""
         self._look_at = 0.0
         """When to read the view at the latest, on the uptime clock: the lease of another may end then."""
+        self._is_told_to_look = False
         self._is_leaving = False
         self._is_replaced = False
+        self._is_member = False
+        """Whether it has joined and does not know of having been replaced; else it serves nothing."""
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -133,15 +139,42 @@ class Membership:
         return self._is_leaving
 
     async def join(self) -> Claim:
-        """Become a member, in the place of any process that had this name; serving begins with `start`."""
-        self.session = self._clock.new_nonce()
-        self._own_sessions.add(self.session)
-        sent_at = self._clock.uptime()
-        claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
-        self._lease.renewed(sent_at)
-        # What is in the indexes is shown as it is gained.
-        self._store.limit_to(self._ownership.served)
+        """Become a member; serving begins with `start`.
+
+        A process that had this name before may have been killed, or may live on unnoticed: it is let be until its lease
+        has ended, for as long it answers reads without asking the database.
+
+        Raises:
+            AddressInUse: It prolongs its lease.
+            StoreError: The database is away.
+        """
+        await self._wait_for_end_of_namesake()
+        # No look may end later that began earlier: it would show what the former life owned.
+        async with self._looking:
+            self.session = self._clock.new_nonce()
+            self._sessions.add(self.session)
+            sent_at = self._clock.uptime()
+            claim = await self._store.join(self.node, self.session, self.release, self._settings.lease_seconds)
+            self._lease.renewed(sent_at)
+            self._is_member = True
+            # What is in the indexes is shown as it is gained.
+            self._store.limit_to(self._ownership.served)
         return claim
+
+    async def _wait_for_end_of_namesake(self) -> None:
+        first = latest = await self._namesake_lease()
+        while first is not None and latest is not None:
+            if latest - first > _RENEWED_LEASES * int(self._settings.lease_seconds * _NANOS):
+                raise AddressInUse(f"another process uses the address {self.node}: give each node one of its own")
+            await asyncio.sleep(self._settings.lease_seconds / self._settings.renewals_per_lease)
+            latest = await self._namesake_lease()
+
+    async def _namesake_lease(self) -> int | None:
+        """Return until when another process with this name has a lease; None where there is none."""
+        for member in (await self._store.read_view()).members:
+            if member.node == self.node and member.session not in self._sessions and member.is_alive:
+                return member.lease_until
+        return None
 
     async def start(self) -> None:
         """Serve what is this node's, and begin to live with the others."""
@@ -175,12 +208,14 @@ class Membership:
 
     def look_soon(self) -> None:
         """Read the view at once: something in it has changed."""
+        self._is_told_to_look = True
         self._look_at = 0.0
         self._wake.set()
 
     def replaced(self) -> None:
         """Take note that this node's fence was bumped."""
         self._is_replaced = True
+        self._is_member = False
         self._lease.lose()
         self._wake.set()
 
@@ -245,12 +280,11 @@ class Membership:
 
     async def _join_anew(self) -> None:
         self._serve_nothing()
-        self._host.replaced()
-        for member in (await self._store.read_view()).members:
-            if member.node == self.node and member.session not in self._own_sessions and member.is_alive:
-                _logger.critical("another process uses the address %s: give each node one of its own", self.node)
-                self._host.give_up()
-                return
+        await self._host.replaced()
+        if await self._namesake_lease() is not None:
+            _logger.critical("another process uses the address %s: give each node one of its own", self.node)
+            self._host.give_up()
+            return
         claim = await self.join()
         self._is_replaced = False
         self._host.resume(claim)
@@ -272,9 +306,10 @@ class Membership:
         async with self._looking:
             while True:
                 asked_at = self._clock.uptime()
+                self._is_told_to_look = False
                 view = await self._store.read_view()
                 self._take(view, asked_at)
-                if self._is_replaced or not await self._act(view):
+                if not self._is_member or not await self._act(view):
                     return
 
     def _take(self, view: ClusterView, asked_at: float) -> None:
@@ -283,10 +318,14 @@ class Membership:
             self.replaced()
             return
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
+        if view.version != self._view.version:
+            self._ownership.learn(view.shards)
         self._view = view
-        self._look_at = asked_at + self._seconds_to_next_end(view)
+        # Who has told of a change during the read may not see it in what was read.
+        self._look_at = 0.0 if self._is_told_to_look else asked_at + self._seconds_to_next_end(view)
         self._host.members_changed(view.members)
-        self._ownership.learn(view.shards)
+        if not self._is_member:
+            return
         served = self._ownership.served
         lost, gained = served - mine, mine - served - self._giving
         if lost:
@@ -344,6 +383,7 @@ class Membership:
             return False
         shards = {move.shard for move in moves}
         self._ownership.cease(shards)
+        self._store.limit_to(self._ownership.served)
         self._giving |= shards
         try:
             await self._host.give_away(moves)
@@ -362,7 +402,7 @@ class Membership:
     def _wished_moves(self, view: ClusterView) -> list[ShardMove]:
         nodes = [member.node for member in view.members if member.is_alive and not member.is_leaving]
         if not nodes or (self.node not in nodes and not self._is_leaving):
-            # After the database was away, the node that renews first is no better a place than this one.
+            # A node that has found the database again before it has prolonged its lease does not make room for others.
             return []
         wishes = wished_owners(tuple(sorted(nodes)))
         return [

@@ -32,8 +32,10 @@ class Elsewhere(Unavailable):
 class Ownership(Protocol):
     """Whether this node may serve a workflow."""
 
-    def require(self, key: WorkflowKey) -> None:
-        """Do nothing, if this node may change and show this workflow now.
+    def require(self, key: WorkflowKey) -> int:
+        """Return this node's term, if it may change and show this workflow now.
+
+        Between two calls that return the same term no other node has owned the shard.
 
         Raises:
             Elsewhere: Another node owns its shard, or will in a moment.
@@ -47,8 +49,9 @@ class Ownership(Protocol):
 class SoleOwner:
     """A node that has its database for itself."""
 
-    def require(self, key: WorkflowKey) -> None:
+    def require(self, key: WorkflowKey) -> int:
         """See `Ownership.require`."""
+        return 0
 
     def require_registry(self) -> None:
         """See `Ownership.require_registry`."""
@@ -72,11 +75,15 @@ class ShardOwnership:
         self._served = bytearray(SHARDS)
         self._owners = [""] * SHARDS
         self._epochs = [0] * SHARDS
+        self._terms = [0] * SHARDS
+        """How often this node has begun to serve each shard."""
         self._changed = asyncio.Event()
 
-    def require(self, key: WorkflowKey) -> None:
+    def require(self, key: WorkflowKey) -> int:
         """See `Ownership.require`."""
-        self.require_shard(shard_of(key))
+        shard = shard_of(key)
+        self.require_shard(shard)
+        return self._terms[shard]
 
     def require_registry(self) -> None:
         """See `Ownership.require_registry`."""
@@ -106,6 +113,7 @@ class ShardOwnership:
         """Begin to serve shards."""
         for shard in shards:
             self._served[shard] = 1
+            self._terms[shard] += 1
         self._tell()
 
     def cease(self, shards: Iterable[int]) -> None:

@@ -52,6 +52,8 @@ class Announcement(msgspec.Struct, array_like=True):
 
     queue: Queue
     is_polled: bool
+    is_sticky: bool = False
+    """Whether only one worker polls it."""
 
 
 class Knock(msgspec.Struct, array_like=True):
@@ -91,7 +93,7 @@ class LocalQueues(Protocol):
     def has_recent_local_poller(self, key: QueueKey) -> bool:
         """Return whether a poll waits here, or one began or ended lately."""
 
-    def look_for_tasks(self, key: QueueKey) -> None:
+    def look_for_tasks(self, key: QueueKey, *, is_sticky: bool) -> None:
         """See whether there are tasks of this node's shards in a queue, and report what is left over."""
 
     def send_over(self, key: QueueKey, node: str) -> bool:
@@ -112,6 +114,7 @@ class _Hint(msgspec.Struct):
 class _Here(msgspec.Struct):
     """A queue that is polled here."""
 
+    is_sticky: bool
     hints: dict[str, _Hint] = {}
     turn: int = 0
 
@@ -144,11 +147,11 @@ class NeighbourQueues:
 
     # --- polls here ---------------------------------------------------------------------------------------------------
 
-    def polled(self, key: QueueKey) -> None:
+    def polled(self, key: QueueKey, *, is_sticky: bool) -> None:
         """Note that a poll of a queue has come to this node."""
         if key not in self._here:
-            self._here[key] = _Here()
-            self._announce(key, is_polled=True)
+            self._here[key] = _Here(is_sticky)
+            self._announce(Announcement(_named(key), True, is_sticky))
 
     def source(self, key: QueueKey, *, has_local: bool) -> str | None:
         """Return the node that a poll is to visit now, None where it should see to this node's own tasks."""
@@ -196,7 +199,7 @@ class NeighbourQueues:
                 self._tell(node, KNOCK, self._knock(key, count))
         for key in [key for key in self._here if not self._local.has_recent_local_poller(key)]:
             del self._here[key]
-            self._announce(key, is_polled=False)
+            self._announce(Announcement(_named(key), False))
 
     # --- tasks here ---------------------------------------------------------------------------------------------------
 
@@ -229,7 +232,7 @@ class NeighbourQueues:
         """Take in news of another node."""
         if topic == POLLS:
             announcement = _announcement.decode(body)
-            self._hear_announcement(peer, announcement.queue.key, is_polled=announcement.is_polled)
+            self._hear_announcement(peer, announcement)
         elif topic == KNOCK:
             knock = _knock.decode(body)
             self._hear_knock(peer, knock)
@@ -239,8 +242,8 @@ class NeighbourQueues:
     def linked(self, link: Link) -> None:
         """Begin anew with a node to which a link has come up."""
         self.unlinked(link.peer)
-        for key in self._here:
-            link.cast(POLLS, _encode(Announcement(_named(key), True)))
+        for key, here in self._here.items():
+            link.cast(POLLS, _encode(Announcement(_named(key), True, here.is_sticky)))
 
     def unlinked(self, peer: str) -> None:
         """Forget what is known of a node that cannot be reached."""
@@ -251,8 +254,8 @@ class NeighbourQueues:
 
     # --- within -------------------------------------------------------------------------------------------------------
 
-    def _announce(self, key: QueueKey, *, is_polled: bool) -> None:
-        body = _encode(Announcement(_named(key), is_polled))
+    def _announce(self, announcement: Announcement) -> None:
+        body = _encode(announcement)
         for link in self._links():
             link.cast(POLLS, body)
 
@@ -260,13 +263,14 @@ class NeighbourQueues:
         here = self._here.get(key)
         return here.hints.get(node) if here is not None else None
 
-    def _hear_announcement(self, peer: str, key: QueueKey, *, is_polled: bool) -> None:
+    def _hear_announcement(self, peer: str, announcement: Announcement) -> None:
+        key = announcement.queue.key
         there = self._there.get(key)
-        if is_polled:
+        if announcement.is_polled:
             if there is None:
                 there = self._there[key] = _There()
             there.nodes[peer] = None
-            self._local.look_for_tasks(key)
+            self._local.look_for_tasks(key, is_sticky=announcement.is_sticky)
         elif there is not None:
             self._forget_poller(peer, key, there)
 
@@ -283,9 +287,12 @@ class NeighbourQueues:
                 self.left_over(key, count)
 
     def _hear_knock(self, peer: str, knock: Knock) -> None:
-        key = knock.queue.key
-        self.polled(key)
-        hints = self._here[key].hints
+        here = self._here.get(knock.queue.key)
+        if here is None:
+            # It is not polled here any more, as the other node has been told or will be.
+            self._tell(peer, BUSY, knock.queue)
+            return
+        key, hints = knock.queue.key, here.hints
         hint = hints.get(peer)
         if hint is None:
             hint = hints[peer] = _Hint(knock.count, knock.serial)

@@ -199,7 +199,7 @@ class Matcher:
         loaded.sticky = poller.sticky
         loaded.pollers.see(poller, now, self._clock.now())
         if self._neighbours is not None:
-            self._neighbours.polled(key)
+            self._neighbours.polled(key, is_sticky=poller.sticky)
             node = self._neighbours.source(key, has_local=loaded.tasks.offer_count > 0)
             if node is not None:
                 self._refill_soon(loaded)
@@ -272,9 +272,10 @@ class Matcher:
 
     # --- other nodes ------------------------------------------------------------------------------------------------
 
-    def look_for_tasks(self, key: QueueKey) -> None:
+    def look_for_tasks(self, key: QueueKey, *, is_sticky: bool) -> None:
         """See whether there are tasks of this node's shards in a queue that another node polls."""
         loaded = self._queues.get(key) or self._load(key)
+        loaded.sticky = is_sticky
         self._refill_soon(loaded)
         self._report(loaded)
 

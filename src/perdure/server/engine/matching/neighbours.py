@@ -10,7 +10,7 @@ from perdure.server.engine.matching.task_queue import QueueKey
 class Neighbours(Protocol):
     """The other nodes of a cluster, as far as task queues concern them; see `cluster/queues.py`."""
 
-    def polled(self, key: QueueKey) -> None:
+    def polled(self, key: QueueKey, *, is_sticky: bool) -> None:
         """Note that a poll of a queue has come to this node."""
 
     def source(self, key: QueueKey, *, has_local: bool) -> str | None:

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
-import grpc
-
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.exchange import Exchange
 from perdure.server.frontends.grpc.messages import MessageReader, prefix_of, uncompressed
 from perdure.server.frontends.grpc.replies import REPLY_HEAD, trailers
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 STREAM_MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Largest message on a byte stream: several requests of the largest size fit into one."""
 
-_OK: Final = CallStatus(grpc.StatusCode.OK, "", b"")
+_OK: Final = CallStatus(StatusCode.OK, "", b"")
 
 
 class ByteStream(Protocol):

@@ -11,8 +11,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.http2.errors import ErrorCode
 from perdure.server.frontends.grpc.status import CallStatus
 
@@ -21,12 +20,12 @@ if TYPE_CHECKING:
     from perdure.server.frontends.grpc.protocol import GrpcProtocol
     from perdure.server.frontends.grpc.requests import CallHead
 
-_TOO_MANY: Final = CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls are in progress", b"")
-_TOO_LATE: Final = CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", b"")
+_TOO_MANY: Final = CallStatus(StatusCode.RESOURCE_EXHAUSTED, "too many calls are in progress", b"")
+_TOO_LATE: Final = CallStatus(StatusCode.DEADLINE_EXCEEDED, "the call's deadline has passed", b"")
 _TOO_MUCH_UNREAD: Final = CallStatus(
-    grpc.StatusCode.RESOURCE_EXHAUSTED, "too much has arrived on this connection that is not complete or not read", b""
+    StatusCode.RESOURCE_EXHAUSTED, "too much has arrived on this connection that is not complete or not read", b""
 )
-STOPPING: Final = CallStatus(grpc.StatusCode.UNAVAILABLE, "the server stops", b"")
+STOPPING: Final = CallStatus(StatusCode.UNAVAILABLE, "the server stops", b"")
 
 
 class Exchange:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-import grpc
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from perdure.server.frontends.grpc.byte_streams import ByteStream
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.status import CallFailed
 
 SERVICE: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -53,7 +53,7 @@ class Health:
         """
         status = self._statuses.get(request.service)
         if status is None:
-            raise CallFailed(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service}")
+            raise CallFailed(StatusCode.NOT_FOUND, f"there is no service {request.service}")
         return health_pb2.HealthCheckResponse(status=status)
 
     def list(self) -> Message:
@@ -66,7 +66,7 @@ class Health:
         """Serve Watch: tell the status now, and whenever it is another one."""
         data = await stream.read()
         if data is None:
-            raise CallFailed(grpc.StatusCode.INVALID_ARGUMENT, "the request is missing")
+            raise CallFailed(StatusCode.INVALID_ARGUMENT, "the request is missing")
         service = health_pb2.HealthCheckRequest.FromString(data).service
         told: int | None = None
         while True:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-import grpc
-
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.status import CallFailed
 
 PREFIX_BYTES: Final = 5
@@ -39,7 +38,7 @@ def check_size(size: int, size_max: int) -> None:
         CallFailed: It is.
     """
     if size > size_max:
-        raise CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED, _too_large(size, size_max))
+        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, _too_large(size, size_max))
 
 
 def only_message(body: bytes | bytearray, encoding: str, size_max: int) -> bytes:
@@ -69,16 +68,16 @@ def uncompressed(data: bytes, encoding: str, size_max: int) -> bytes:
     """
     wbits = _WBITS.get(encoding)
     if wbits is None:
-        raise CallFailed(grpc.StatusCode.INTERNAL, "a message is compressed, and the call does not say how")
+        raise CallFailed(StatusCode.INTERNAL, "a message is compressed, and the call does not say how")
     decompressor = zlib.decompressobj(wbits)
     try:
         message = decompressor.decompress(data, size_max + 1)
     except zlib.error as error:
-        raise CallFailed(grpc.StatusCode.INTERNAL, f"a message cannot be uncompressed: {error}") from None
+        raise CallFailed(StatusCode.INTERNAL, f"a message cannot be uncompressed: {error}") from None
     if len(message) > size_max:
-        raise CallFailed(grpc.StatusCode.RESOURCE_EXHAUSTED, _too_large(len(message), size_max))
+        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, _too_large(len(message), size_max))
     if not decompressor.eof:
-        raise CallFailed(grpc.StatusCode.INTERNAL, "a compressed message ends too early")
+        raise CallFailed(StatusCode.INTERNAL, "a compressed message ends too early")
     return message
 
 
@@ -131,7 +130,7 @@ def _too_large(size: int, size_max: int) -> str:
     return f"the message of {size} bytes is larger than the limit of {size_max}"
 
 
-def _not_one_message(body: bytes | bytearray, length: int) -> tuple[grpc.StatusCode, str]:
+def _not_one_message(body: bytes | bytearray, length: int) -> tuple[StatusCode, str]:
     if not body or len(body) > PREFIX_BYTES + length:
-        return grpc.StatusCode.UNIMPLEMENTED, "the method takes exactly one message"
-    return grpc.StatusCode.INVALID_ARGUMENT, "the request ends in the middle of its message"
+        return StatusCode.UNIMPLEMENTED, "the method takes exactly one message"
+    return StatusCode.INVALID_ARGUMENT, "the request ends in the middle of its message"

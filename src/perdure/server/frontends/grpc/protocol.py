@@ -12,10 +12,9 @@ import os
 from collections.abc import Callable
 from typing import Final, cast
 
-import grpc
-
 from perdure.server.frontends.grpc.byte_streams import GrpcByteStream
 from perdure.server.frontends.grpc.call import GrpcCall
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.exchange import Exchange
 from perdure.server.frontends.grpc.http2 import frames
 from perdure.server.frontends.grpc.http2.connection import Connection
@@ -210,7 +209,7 @@ class GrpcProtocol(asyncio.Protocol):
                 if is_end:
                     byte_stream.receive(b"", True)
             case None:
-                status = CallStatus(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {head.path}", b"")
+                status = CallStatus(StatusCode.UNIMPLEMENTED, f"there is no method {head.path}", b"")
                 self._sender.head(stream, failure(status))
 
     def _tell_drained(self, drained: list[Stream]) -> None:

@@ -42,7 +42,7 @@ def http_refusal(status: int) -> Answer:
 
 
 def _trailers(status: CallStatus) -> list[Header]:
-    headers: list[Header] = [(b"grpc-status", str(status.code.value[0]).encode())]
+    headers: list[Header] = [(b"grpc-status", str(status.code.value).encode())]
     if status.message:
         headers.append((b"grpc-message", quote(fitting(status.message), safe=_AS_THEY_ARE, errors="replace").encode()))
     if status.details:

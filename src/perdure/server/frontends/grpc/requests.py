@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import grpc
 import msgspec
 
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.http2.hpack import Header
 from perdure.server.frontends.grpc.messages import ENCODINGS
 from perdure.server.frontends.grpc.replies import Answer, failure, http_refusal
@@ -64,13 +64,13 @@ def _refusal(values: dict[bytes, bytes], list_bytes: int, list_bytes_max: int) -
         return http_refusal(415)
     if list_bytes > list_bytes_max:
         message = f"{list_bytes} bytes of metadata, of at most {list_bytes_max}"
-        return failure(CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, message, b""))
+        return failure(CallStatus(StatusCode.RESOURCE_EXHAUSTED, message, b""))
     if _text(encoding := values.get(b"grpc-encoding", b"identity")) not in ENCODINGS:
-        status = CallStatus(grpc.StatusCode.UNIMPLEMENTED, f"the compression {_text(encoding)} is not supported", b"")
+        status = CallStatus(StatusCode.UNIMPLEMENTED, f"the compression {_text(encoding)} is not supported", b"")
         return failure(status, ((b"grpc-accept-encoding", ",".join(ENCODINGS).encode()),))
     timeout = values.get(b"grpc-timeout")
     if timeout is not None and _TIMEOUT.fullmatch(timeout) is None:
-        return failure(CallStatus(grpc.StatusCode.INVALID_ARGUMENT, f"the grpc-timeout {_text(timeout)}", b""))
+        return failure(CallStatus(StatusCode.INVALID_ARGUMENT, f"the grpc-timeout {_text(timeout)}", b""))
     return None
 
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # published without type hints
 from temporalio.api.errordetails.v1 import NotFoundFailure, PermissionDeniedFailure, ResourceExhaustedFailure
@@ -33,6 +32,7 @@ from perdure.server.core.errors import (
     Unavailable,
     Unimplemented,
 )
+from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.store.interface import StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -42,21 +42,21 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 _TRAILER_BYTES_MAX: Final = 7000
 """gRPC clients begin to refuse trailers at 8 KiB. A longer message is cut, details that do not fit are emptied."""
 
-_CODES: Final[Mapping[type[ServerError], grpc.StatusCode]] = {
-    InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFound: grpc.StatusCode.NOT_FOUND,
-    AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
-    FailedPrecondition: grpc.StatusCode.FAILED_PRECONDITION,
-    PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
-    ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unimplemented: grpc.StatusCode.UNIMPLEMENTED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    Aborted: grpc.StatusCode.ABORTED,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    DataLoss: grpc.StatusCode.DATA_LOSS,
-    Refusal: grpc.StatusCode.FAILED_PRECONDITION,
-    Retryable: grpc.StatusCode.UNAVAILABLE,
-    ServerError: grpc.StatusCode.INTERNAL,
+_CODES: Final[Mapping[type[ServerError], StatusCode]] = {
+    InvalidArgument: StatusCode.INVALID_ARGUMENT,
+    NotFound: StatusCode.NOT_FOUND,
+    AlreadyExists: StatusCode.ALREADY_EXISTS,
+    FailedPrecondition: StatusCode.FAILED_PRECONDITION,
+    PermissionDenied: StatusCode.PERMISSION_DENIED,
+    ResourceExhausted: StatusCode.RESOURCE_EXHAUSTED,
+    Unimplemented: StatusCode.UNIMPLEMENTED,
+    Unavailable: StatusCode.UNAVAILABLE,
+    Aborted: StatusCode.ABORTED,
+    DeadlineExceeded: StatusCode.DEADLINE_EXCEEDED,
+    DataLoss: StatusCode.DATA_LOSS,
+    Refusal: StatusCode.FAILED_PRECONDITION,
+    Retryable: StatusCode.UNAVAILABLE,
+    ServerError: StatusCode.INTERNAL,
 }
 
 _DEFAULT_DETAILS: Final[Mapping[type[ServerError], type[Message]]] = {
@@ -70,7 +70,7 @@ _DEFAULT_DETAILS: Final[Mapping[type[ServerError], type[Message]]] = {
 class CallStatus(NamedTuple):
     """How a failed call ends."""
 
-    code: grpc.StatusCode
+    code: StatusCode
     message: str
     details: bytes
     """A serialised `google.rpc.Status` for the trailers, empty for none."""
@@ -79,7 +79,7 @@ class CallStatus(NamedTuple):
 class CallFailed(Exception):
     """Ends a call with a status, in the services that are this front end's own."""
 
-    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+    def __init__(self, code: StatusCode, message: str) -> None:
         super().__init__(message)
         self.status = CallStatus(code, message, b"")
 
@@ -97,7 +97,7 @@ def status_of_failure(error: Exception, method: str) -> CallStatus:
             return status_of(Unavailable("the store is not available, try again"))
         case _:
             logger.error("%s failed", method, exc_info=error)
-            return CallStatus(grpc.StatusCode.INTERNAL, f"internal error in {method}, see the server's log", b"")
+            return CallStatus(StatusCode.INTERNAL, f"internal error in {method}, see the server's log", b"")
 
 
 def status_of(error: ServerError) -> CallStatus:
@@ -116,8 +116,8 @@ def status_of(error: ServerError) -> CallStatus:
     return CallStatus(code, message, details)
 
 
-def _packed(code: grpc.StatusCode, message: str, detail: Message) -> bytes:
-    status = Status(code=code.value[0], message=message)
+def _packed(code: StatusCode, message: str, detail: Message) -> bytes:
+    status = Status(code=code.value, message=message)
     status.details.add().Pack(detail)
     data: bytes = status.SerializeToString()
     return data

@@ -41,6 +41,8 @@ class Members:
         self._rows: dict[str, _Row] = {}
         self._owners: dict[int, ShardOwner] = {}
         self._version = 0
+        self._shown = (-1, list[ShardOwner]())
+        """The owners in order, as of a version."""
 
     def join(self, place: Place, release: str, lease_seconds: float) -> None:
         """Make it a member, and give it every shard that nobody ever owned."""
@@ -73,7 +75,9 @@ class Members:
             )
             for node, row in sorted(self._rows.items())
         ]
-        return ClusterView(self._version, members, [owner for _, owner in sorted(self._owners.items())])
+        if self._shown[0] != self._version:
+            self._shown = (self._version, [owner for _, owner in sorted(self._owners.items())])
+        return ClusterView(self._version, members, self._shown[1])
 
     def may_be_taken_over(self, node: str, session: str | None) -> bool:
         """Whether that life of the node is over; of one that is no member, whether it still owns shards."""

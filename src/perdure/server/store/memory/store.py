@@ -101,13 +101,14 @@ class MemoryStore:
         return self._bump(node)
 
     async def commit(self, batch: Batch) -> None:
-        """See `Store.commit`. The rows are taken from the batch before the first await."""
+        """See `Store.commit`. The rows, and the fence to write through, are taken before the first await."""
         self._tables()
+        claimed = self._claim_held()
         number, moves = batch.number, list(batch.moves)
         writes = [_taken(write) for write in batch.writes]
         if self._faults is not None:
             await self._faults.before(batch)
-        node, held = self._held()
+        node, held = self._held(claimed)
         if held.batch != number - 1:
             raise Fenced(f"Batch {number} of node {node!r} does not follow batch {held.batch}.")
         self.database.show_durable()
@@ -122,12 +123,15 @@ class MemoryStore:
     async def resolve(self) -> Claim:
         """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""
         self._tables()
-        node, _ = self._held()
+        node, _ = self._held(self._claim_held())
         return self._bump(node)
 
-    def _held(self) -> tuple[str, Claim]:
+    def _claim_held(self) -> tuple[str, int]:
         assert self._claimed is not None, "claim the store before writing to it"
-        node, incarnation = self._claimed
+        return self._claimed
+
+    def _held(self, claimed: tuple[str, int]) -> tuple[str, Claim]:
+        node, incarnation = claimed
         stored = self.database.claims[node]
         if stored.incarnation != incarnation:
             raise Fenced(f"Another process has taken the place of node {node!r} since incarnation {incarnation}.")

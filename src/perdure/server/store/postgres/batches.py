@@ -37,7 +37,7 @@ _PENDING = (ACTIVITY, TIMER, BUFFERED_EVENT)
 _HISTORY = (EVENT, REQUEST)
 """What stays with a closed run."""
 
-FENCE = "UPDATE node SET batch = $3 WHERE node = $1 AND incarnation = $2 AND batch = $3 - 1"
+FENCE = "UPDATE node SET batch = $3::bigint WHERE node = $1 AND incarnation = $2 AND batch = $3::bigint - 1"
 _ADVANCE_RUNS = Bulk(update_runs(ADVANCED_COLUMNS))
 _UPDATE_RUNS = Bulk(update_runs(CHANGED_COLUMNS))
 _INSERT_RUNS = Bulk(insert(RUN))
@@ -60,8 +60,11 @@ _DELETE_INBOX = Bulk(delete(INBOX, INBOX.primary_key, up_to="number"))
 
 
 def _delete_of_runs(tables: Sequence[Table]) -> Bulk:
-    """One statement for several tables: each round trip counts, and no row of one is a row of another."""
-    deletions = ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)})" for table in tables)
+    """One statement for several tables: each round trip counts, and no row of one is a row of another.
+
+    What is returned nobody reads, but CockroachDB takes no part of a WITH that returns nothing.
+    """
+    deletions = ", ".join(f"{table.name}_gone AS ({delete(table, _OF_RUN)} RETURNING 1)" for table in tables)
     return Bulk(f"WITH {deletions} SELECT cardinality($1::text[])")
 
 

@@ -8,15 +8,16 @@ in use while the table grows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
-from asyncpg.connect_utils import SessionAttribute
 
 from perdure.server.store.interface import CommitUnknown, StoreError, StoreUnavailable
+from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, leaves_connection_usable, map_error
+from perdure.server.store.postgres.transactions import retried
 from perdure.server.store.settings import PostgresSettings
 
 T = TypeVar("T")
@@ -30,15 +31,6 @@ _NETWORK_SECONDS: Final = 5.0
 
 _SHORTEST_LEASE_SECONDS: Final = 1.0
 """Below this a renewal could not be told from one that takes its time."""
-
-_BY_INDEX: Mapping[str, str] = {
-    "enable_seqscan": "off",
-    "enable_bitmapscan": "off",
-    "enable_hashjoin": "off",
-    "enable_mergejoin": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "jit": "off",
-}
 
 
 class Reader(Protocol):
@@ -55,35 +47,36 @@ class Session(Reader, Protocol):
         """Execute a statement and return its tag, which ends in how many rows it changed."""
 
 
-def writing_session(settings: PostgresSettings, name: str = "perdure writer") -> dict[str, str]:
+def writing_session(
+    settings: PostgresSettings, dialect: PostgresDialect = POSTGRES, name: str = "perdure writer"
+) -> dict[str, str]:
     """Return what the session is set to that writes batches, or whatever else it is named for."""
     return {
         "application_name": name,
-        "synchronous_commit": "on",
-        "default_transaction_isolation": "read committed",
         "idle_in_transaction_session_timeout": _milliseconds(settings.idle_transaction_timeout_seconds),
         **_limits(settings),
-        **_BY_INDEX,
+        **dialect.writing,
+        **dialect.by_index,
     }
 
 
-def reading_session(settings: PostgresSettings) -> dict[str, str]:
+def reading_session(settings: PostgresSettings, dialect: PostgresDialect = POSTGRES) -> dict[str, str]:
     """Return what a session is set to that reads for the engine."""
     return {
         "application_name": "perdure reader",
         "default_transaction_read_only": "on",
         **_limits(settings),
-        **_BY_INDEX,
+        **dialect.by_index,
     }
 
 
-def listing_session(settings: PostgresSettings) -> dict[str, str]:
+def listing_session(settings: PostgresSettings, dialect: PostgresDialect = POSTGRES) -> dict[str, str]:
     """Return what a session is set to that lists and counts: there a scan may be the best plan."""
     return {
         "application_name": "perdure lister",
         "default_transaction_read_only": "on",
-        "jit": "off",
         **_limits(settings),
+        **dialect.listing,
     }
 
 
@@ -104,6 +97,7 @@ class Writer:
     Args:
         url: The database.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
         name: What the database shows of it.
         network_seconds: How long after its own time limit the database may take to say so.
     """
@@ -112,14 +106,16 @@ class Writer:
         self,
         url: str,
         settings: PostgresSettings,
+        dialect: PostgresDialect,
         *,
         name: str = "perdure writer",
         network_seconds: float = _NETWORK_SECONDS,
     ) -> None:
-        self._url = url
+        self._dialect = dialect
+        self._url = dialect.dsn(url)
         self._settings = settings
         self._network_seconds = network_seconds
-        self._session = writing_session(settings, name)
+        self._session = writing_session(settings, dialect, name)
         self._connection: Connection | None = None
         self._turn = asyncio.Lock()
         self._jobs: set[asyncio.Task[object]] = set()
@@ -146,12 +142,12 @@ class Writer:
         return await asyncio.shield(task)
 
     async def ask(self, job: Job[T]) -> T:
-        """Do a job of a single statement, in the time that one may take."""
+        """Do a job of a single statement, in the time that one may take; again, if the database gave it up."""
 
         async def limited(connection: Connection) -> T:
             try:
                 async with asyncio.timeout(self._settings.statement_timeout_seconds + self._network_seconds):
-                    return await job(connection)
+                    return await retried(lambda: job(connection), self._settings.transaction_attempts)
             except TimeoutError:
                 connection.terminate()
                 raise
@@ -198,12 +194,13 @@ class Writer:
                 statement_cache_size=_CACHED_STATEMENTS,
                 max_cached_statement_lifetime=0,
                 server_settings=self._session,
-                target_session_attrs=SessionAttribute.primary,
+                target_session_attrs=self._dialect.which_server,
+                connection_class=self._dialect.connection_class,
             )
         return self._connection
 
 
-def keeper(url: str, settings: PostgresSettings, lease_seconds: float) -> Writer:
+def keeper(url: str, settings: PostgresSettings, dialect: PostgresDialect, lease_seconds: float) -> Writer:
     """Return the connection that renews a lease: within a third of it, connecting included, it has or it gives up."""
     third = max(lease_seconds, _SHORTEST_LEASE_SECONDS) / 3
     hasty = msgspec.structs.replace(
@@ -212,7 +209,7 @@ def keeper(url: str, settings: PostgresSettings, lease_seconds: float) -> Writer
         statement_timeout_seconds=third / 3,
         lock_timeout_seconds=third / 3,
     )
-    return Writer(url, hasty, name="perdure keeper", network_seconds=third / 6)
+    return Writer(url, hasty, dialect, name="perdure keeper", network_seconds=third / 6)
 
 
 class Readers:
@@ -221,12 +218,16 @@ class Readers:
     Args:
         url: The database.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
         session: What each connection is set to.
         most: Most connections at the same time.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings, session: dict[str, str], most: int) -> None:
-        self._url = url
+    def __init__(
+        self, url: str, settings: PostgresSettings, dialect: PostgresDialect, session: dict[str, str], most: int
+    ) -> None:
+        self._dialect = dialect
+        self._url = dialect.dsn(url)
         self._settings = settings
         self._session = session
         self._most = most
@@ -243,8 +244,8 @@ class Readers:
             statement_cache_size=_CACHED_STATEMENTS,
             max_cached_statement_lifetime=0,
             server_settings=self._session,
-            # Never from a standby: what it has not yet heard of would be missing.
-            target_session_attrs=SessionAttribute.primary,
+            target_session_attrs=self._dialect.which_server,
+            connection_class=self._dialect.connection_class,
             reset=_leave_as_it_is,
         )
 
@@ -262,15 +263,16 @@ class Readers:
         """Return the rows of a query; PostgreSQL's errors come as store errors.
 
         A connection that was lost unnoticed, as by a restart of the database, is no reason to fail: reading again on a
-        new one does no harm.
+        new one does no harm. Nor is a query that the database gave up.
         """
+        attempts = self._settings.transaction_attempts
         try:
             try:
-                return await self._fetch(query, arguments)
+                return await retried(lambda: self._fetch(query, arguments), attempts)
             except FAILURES as error:
                 if not is_lost_connection(error):
                     raise
-            return await self._fetch(query, arguments)
+            return await retried(lambda: self._fetch(query, arguments), attempts)
         except FAILURES as error:
             raise map_error(error) from error
 

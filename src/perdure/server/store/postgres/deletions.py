@@ -35,13 +35,13 @@ DELETE_SOME = (
 )
 _FORGET_HISTORY = "DELETE FROM discarded_history WHERE run_id = $1"
 _IS_EMPTY = (
-    "NOT EXISTS (SELECT FROM run WHERE namespace_id = $1)"
-    " AND NOT EXISTS (SELECT FROM outbox WHERE namespace_id = $1 OR receiver_namespace_id = $1)"
-    " AND NOT EXISTS (SELECT FROM discarded_history WHERE namespace_id = $1)"
+    "NOT EXISTS (SELECT 1 FROM run WHERE namespace_id = $1)"
+    " AND NOT EXISTS (SELECT 1 FROM outbox WHERE namespace_id = $1 OR receiver_namespace_id = $1)"
+    " AND NOT EXISTS (SELECT 1 FROM discarded_history WHERE namespace_id = $1)"
 )
 IS_EMPTY = f"SELECT {_IS_EMPTY}"
 _DELETE_NAMESPACE = f"DELETE FROM namespace WHERE namespace_id = $1 AND {_IS_EMPTY}"  # noqa: S608 - built at import.
-_IS_THERE = "SELECT EXISTS (SELECT FROM namespace WHERE namespace_id = $1)"
+_IS_THERE = "SELECT EXISTS (SELECT 1 FROM namespace WHERE namespace_id = $1)"
 
 _BEFORE_ALL = RunPosition(-(2**63), "")
 

@@ -1,10 +1,27 @@
-"""How PostgreSQL writes the schema: the one place for what differs from other databases in it."""
+"""What PostgreSQL does in a way of its own: how the schema is written, what sessions are set to, what a server must be.
+
+`cockroach.py` says what CockroachDB does instead. All other statements are for both, and a test holds them to what both
+document.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from perdure.server.store.schema import Column, ColumnType, Table
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from perdure.server.store.definitions import create_index, create_view
+from perdure.server.store.interface import StoreMismatch
+from perdure.server.store.postgres.tool_queries import POSTGRES_TOOLS, ToolQueries
+from perdure.server.store.schema import TABLES, Column, ColumnType, Index, Table
+from perdure.server.store.views import View, views
+
+if TYPE_CHECKING:
+    from perdure.server.store.postgres.connections import Connection
+
+OLDEST_POSTGRES: Final = 13
 
 TYPE_NAMES: Mapping[ColumnType, str] = {
     ColumnType.TEXT: "text",
@@ -13,12 +30,79 @@ TYPE_NAMES: Mapping[ColumnType, str] = {
     ColumnType.BYTES: "bytea",
 }
 
-_BY_CODE_POINT = ' COLLATE "C"'
-"""Pages and ranges of text follow the order of code points, whatever language the database was made for."""
+_TABLE_NAMES = (
+    "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
+    " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid"
+    " AND deptype = 'e')"
+)
 
 
-class PostgresViewDialect:
-    """The expressions of views."""
+class PostgresDialect:
+    """PostgreSQL 13 or newer."""
+
+    scheme: ClassVar[str] = "postgresql"
+    """What a URL begins with."""
+    connection_class: ClassVar[type[asyncpg.Connection[asyncpg.Record]]] = asyncpg.Connection
+    """What sessions are made of."""
+    which_server: ClassVar[SessionAttribute] = SessionAttribute.primary
+    """Of several servers in a URL. Never a standby: what it has not yet heard of would be missing."""
+    changes_schema_at_once: ClassVar[bool] = True
+    """Whether any number of changes of the schema fit into one transaction with other statements."""
+    splits_indexes: ClassVar[bool] = False
+    """Whether indexes that rise are split up."""
+    writing: ClassVar[Mapping[str, str]] = {
+        "synchronous_commit": "on",
+        "default_transaction_isolation": "read committed",
+    }
+    """What the session is set to that writes batches."""
+    by_index: ClassVar[Mapping[str, str]] = {
+        "enable_seqscan": "off",
+        "enable_bitmapscan": "off",
+        "enable_hashjoin": "off",
+        "enable_mergejoin": "off",
+        "plan_cache_mode": "force_generic_plan",
+        "jit": "off",
+    }
+    """What keeps hot sessions from plans that read whole tables."""
+    listing: ClassVar[Mapping[str, str]] = {"jit": "off"}
+    """What sessions are set to that list and count."""
+    table_names: ClassVar[str] = _TABLE_NAMES
+    """The query for the tables of the schema we would use, less those that belong to an extension."""
+    tools: ClassVar[ToolQueries] = POSTGRES_TOOLS
+    """What the tools ask."""
+
+    def dsn(self, url: str) -> str:
+        """Return a database's URL in the form that the driver takes."""
+        return url
+
+    async def check_server(self, connection: Connection) -> None:
+        """Do nothing, if this is a server we can work with. Raises StoreMismatch."""
+        if hasattr(connection.get_settings(), "crdb_version"):
+            raise StoreMismatch("This is CockroachDB: write cockroachdb:// instead of postgresql://.")
+        version = connection.get_server_version()
+        if version.major < OLDEST_POSTGRES:
+            raise StoreMismatch(f"PostgreSQL {OLDEST_POSTGRES} or newer is needed; this is {version.major}.")
+
+    def definitions(self) -> list[str]:
+        """Return the statements that make the schema in a new database."""
+        return [
+            *(self.create_table(table) for table in TABLES),
+            *(self.create_index(table, index) for table in TABLES for index in table.indexes),
+            *(self.create_view(view) for view in views(self)),
+        ]
+
+    def create_table(self, table: Table) -> str:
+        """Return the statement that makes a table."""
+        columns = ", ".join(map(self._column, table.columns))
+        return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.primary_key)}))"
+
+    def create_index(self, table: Table, index: Index) -> str:
+        """Return the statement that makes an index."""
+        return create_index(table, index)
+
+    def create_view(self, view: View) -> str:
+        """Return the statement that makes a view."""
+        return create_view(view)
 
     def utc(self, column: str) -> str:
         """Return an expression for UTC text with milliseconds, in whole numbers: a float would round some of them."""
@@ -27,13 +111,13 @@ class PostgresViewDialect:
             """ 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
         )
 
+    def by_code_point(self) -> str:
+        """Return what makes a column of text compare by code point, whatever language the database was made for."""
+        return ' COLLATE "C"'
 
-def create_table(table: Table) -> str:
-    """Return the statement that makes a table."""
-    columns = ", ".join(map(_column, table.columns))
-    return f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.primary_key)}))"
+    def _column(self, column: Column) -> str:
+        collation = self.by_code_point() if column.type is ColumnType.TEXT else ""
+        return f"{column.name} {TYPE_NAMES[column.type]}{collation}{'' if column.nullable else ' NOT NULL'}"
 
 
-def _column(column: Column) -> str:
-    collation = _BY_CODE_POINT if column.type is ColumnType.TEXT else ""
-    return f"{column.name} {TYPE_NAMES[column.type]}{collation}{'' if column.nullable else ' NOT NULL'}"
+POSTGRES = PostgresDialect()

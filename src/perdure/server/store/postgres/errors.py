@@ -20,6 +20,9 @@ FAILURES = (
 _REFUSED = ("21", "22", "23", "54")
 """Classes of SQLSTATE that speak of what was given: how many rows, a value, a constraint, a size."""
 
+_OF_THE_TRANSACTION = ("23", "25", "40")
+"""Classes of SQLSTATE that speak of a transaction that was ended: by a constraint, by its state, by another one."""
+
 _TO_BE_RETRIED = frozenset({"40001", "40P01"})
 """A serialisation failure and a deadlock: the database gave the transaction up for another one's sake."""
 
@@ -43,6 +46,17 @@ def map_error(error: Exception) -> StoreError:
 def is_to_be_retried(error: asyncpg.PostgresError) -> bool:
     """Whether the same transaction may well succeed when it is begun anew."""
     return error.sqlstate in _TO_BE_RETRIED
+
+
+def is_surely_undone(error: Exception) -> bool:
+    """Whether an error in answer to COMMIT says that nothing was committed.
+
+    Few do: a serialisation failure, a constraint, a transaction that had ended before. Whatever else is said (that the
+    completion is unknown, that time was up) may have been said of a transaction that is durable.
+    """
+    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == "40003":
+        return False
+    return (error.sqlstate or "")[:2] in _OF_THE_TRANSACTION
 
 
 def is_lost_connection(error: Exception) -> bool:

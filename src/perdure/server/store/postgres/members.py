@@ -28,17 +28,17 @@ _BUMP = "UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'cluster
 
 JOIN = (
     "INSERT INTO member (node, session, release, started_at, lease_until, is_leaving)"
-    f" VALUES ($1, $2, $3, {_NOW}, {_NOW} + $4, false) ON CONFLICT (node) DO UPDATE SET session = excluded.session,"
-    " release = excluded.release, started_at = excluded.started_at, lease_until = excluded.lease_until,"
-    " is_leaving = excluded.is_leaving"
+    f" VALUES ($1, $2, $3, {_NOW}, {_NOW} + $4::bigint, false) ON CONFLICT (node) DO UPDATE SET"
+    " session = excluded.session, release = excluded.release, started_at = excluded.started_at,"
+    " lease_until = excluded.lease_until, is_leaving = excluded.is_leaving"
 )
 TAKE_UNOWNED = (
-    f"INSERT INTO shard (shard, owner, epoch) SELECT number, $1, 1 FROM generate_series(0, {SHARDS - 1}) AS all_of"
-    " (number) ON CONFLICT (shard) DO NOTHING"
+    f"INSERT INTO shard (shard, owner, epoch) SELECT number, $1::text, 1 FROM generate_series(0, {SHARDS - 1})"
+    " AS all_of (number) ON CONFLICT (shard) DO NOTHING"
 )
 RENEW = (
-    f"WITH renewed AS (UPDATE member SET lease_until = {_NOW} + $3 WHERE node = $1 AND session = $2 RETURNING node)"
-    " SELECT meta.value FROM renewed CROSS JOIN meta WHERE meta.name = 'cluster_version'"
+    f"WITH renewed AS (UPDATE member SET lease_until = {_NOW} + $3::bigint WHERE node = $1 AND session = $2"
+    " RETURNING node) SELECT meta.value FROM renewed CROSS JOIN meta WHERE meta.name = 'cluster_version'"
 )
 VIEW = (
     f"SELECT ({_VERSION}), ARRAY(SELECT ROW(node, session, release, started_at, lease_until, is_leaving,"
@@ -50,7 +50,7 @@ LOCK_FENCE = "SELECT node FROM node WHERE node = $1 FOR UPDATE"
 IS_ORPHANING = (
     "SELECT EXISTS (SELECT 1 FROM shard WHERE owner = $1) AND NOT EXISTS (SELECT 1 FROM member WHERE node = $1)"
 )
-BUMP_FENCE = "UPDATE node SET incarnation = incarnation + 1 WHERE node = $1"
+BUMP_FENCE = "UPDATE node SET incarnation = incarnation + 1, nonce = NULL WHERE node = $1"
 REMOVE = "DELETE FROM member WHERE node = $1"
 LOCK_TAKERS = "SELECT node, is_leaving FROM member WHERE node = ANY($1::text[]) ORDER BY node FOR KEY SHARE"
 """No stronger: they may go on renewing, but not go away."""

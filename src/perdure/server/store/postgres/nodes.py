@@ -4,9 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
-import asyncpg
+from typing import TYPE_CHECKING
 
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Claim, Fenced, StoreUnavailable
@@ -18,14 +16,14 @@ if TYPE_CHECKING:
 
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
 CLAIM = (
-    "INSERT INTO node (node, incarnation, batch) VALUES ($1, 1, 0)"
-    " ON CONFLICT (node) DO UPDATE SET incarnation = node.incarnation + 1 RETURNING incarnation, batch"
+    "INSERT INTO node (node, incarnation, batch) VALUES ($1, 1, 0) ON CONFLICT (node)"
+    " DO UPDATE SET incarnation = node.incarnation + 1, nonce = NULL RETURNING incarnation, batch"
 )
 RESOLVE = (
-    "UPDATE node SET incarnation = incarnation + 1 WHERE node = $1 AND incarnation = $2"
-    " RETURNING incarnation, batch, pg_current_xact_id()::text"
+    "UPDATE node SET incarnation = incarnation + 1, nonce = $3"
+    " WHERE node = $1 AND (incarnation = $2 OR nonce = $3) RETURNING incarnation, batch"
 )
-_FATE = "SELECT pg_xact_status($1::text::xid8)"
+"""It also takes a row whose last bump was a resolve with the same nonce: one of ours, whose answer was lost."""
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
 _NAMESPACE_NAMES = ", ".join(NAMESPACE.column_names)
 _SAVE_NAMESPACE = (
@@ -35,13 +33,6 @@ _SAVE_NAMESPACE = (
     + ", ".join(f"{name} = excluded.{name}" for name in NAMESPACE.column_names if name != "namespace_id")
 )
 _LIST_NAMESPACES = f"SELECT {_NAMESPACE_NAMES} FROM namespace ORDER BY name"
-
-
-class Resolution(NamedTuple):
-    """What a resolve would make of our claim, and the transaction that does it."""
-
-    claim: Claim
-    transaction: str
 
 
 async def cluster_id(reader: Reader) -> str:
@@ -56,25 +47,20 @@ async def claim(session: Reader, node: str) -> Claim:
     return Claim(incarnation, batch)
 
 
-async def resolve(connection: Connection, node: str, incarnation: int) -> Resolution:
-    """See `Store.resolve`; within a transaction."""
-    rows = await connection.fetch(RESOLVE, node, incarnation)
+async def resolve(session: Reader, node: str, incarnation: int, nonce: str) -> Claim:
+    """See `Store.resolve`.
+
+    Args:
+        session: In a transaction.
+        node: Our name.
+        incarnation: The last one that we know we have.
+        nonce: The same as in our last resolve, where we do not know what became of that one.
+    """
+    rows = await session.fetch(RESOLVE, node, incarnation, nonce)
     if not rows:
         raise Fenced(f"Another process has taken the place of node {node!r} since incarnation {incarnation}.")
-    [(bumped, batch, transaction)] = rows
-    return Resolution(Claim(bumped, batch), transaction)
-
-
-async def happened(connection: Connection, transaction: str) -> bool:
-    """Whether a transaction was committed. Raises StoreUnavailable while it is not decided."""
-    try:
-        [(fate,)] = await connection.fetch(_FATE, transaction)
-    except asyncpg.InvalidParameterValueError:
-        # It is beyond all that this database knows: it never got there.
-        return False
-    if fate == "in progress":
-        raise StoreUnavailable("The database has not decided yet on our claim.")
-    return bool(fate == "committed")
+    [(bumped, batch)] = rows
+    return Claim(bumped, batch)
 
 
 async def check(connection: Connection) -> None:

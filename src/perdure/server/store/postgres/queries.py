@@ -124,17 +124,23 @@ def _stored_run(row: Columns) -> StoredRun:
 
 # --- history ------------------------------------------------------------------------------------------------------
 
-_EVENTS = (
-    "SELECT event_id, data FROM (SELECT event_id, data, row_number() OVER rising AS position,"
-    " sum(length(data)) OVER rising AS total FROM (SELECT event_id, data FROM event"
-    " WHERE run_id = $1 AND event_id >= $2 AND event_id < $3 ORDER BY event_id {order} LIMIT $4) AS page"
-    " WINDOW rising AS (ORDER BY event_id {order} ROWS UNBOUNDED PRECEDING)) AS measured"
-    " WHERE position = 1 OR total <= $5 ORDER BY event_id {order}"
-)
-"""Adding sizes up reads no value of its own: a large one lies elsewhere, with its size in the row."""
 
-EVENTS_ASCENDING = _EVENTS.format(order="ASC")
-EVENTS_DESCENDING = _EVENTS.format(order="DESC")
+def _events(order: str) -> str:
+    """Return the query for events in an order.
+
+    Adding sizes up reads no value of its own: a large one lies elsewhere, with its size in the row.
+    """
+    return (
+        "SELECT event_id, data FROM (SELECT event_id, data, row_number() OVER rising AS position,"
+        " sum(length(data)) OVER rising AS total FROM (SELECT event_id, data FROM event"
+        f" WHERE run_id = $1 AND event_id >= $2 AND event_id < $3 ORDER BY event_id {order} LIMIT $4) AS page"
+        f" WINDOW rising AS (ORDER BY event_id {order} ROWS UNBOUNDED PRECEDING)) AS measured"
+        f" WHERE position = 1 OR total <= $5::bigint ORDER BY event_id {order}"
+    )
+
+
+EVENTS_ASCENDING = _events("ASC")
+EVENTS_DESCENDING = _events("DESC")
 
 
 async def read_events(
@@ -233,9 +239,10 @@ async def due_alarms(reader: Reader, shards: bytes, before: int, limit: int) -> 
 READ_OUTBOX = (
     f"SELECT {_columns(OUTBOX, 'measured')}, measured.count FROM (SELECT head.*, count(*) OVER () AS count,"
     " row_number() OVER rising AS position, sum(length(head.body)) OVER rising AS total"
-    " FROM (SELECT * FROM outbox WHERE get_byte($3, shard::integer) = 1 ORDER BY run_id, number LIMIT $1 + 1) AS head"
+    " FROM (SELECT * FROM outbox WHERE get_byte($3, shard::integer) = 1"
+    " ORDER BY run_id, number LIMIT $1::bigint + 1) AS head"
     " WINDOW rising AS (ORDER BY head.run_id, head.number ROWS UNBOUNDED PRECEDING)) AS measured"
-    " WHERE measured.position = 1 OR (measured.total <= $2 AND measured.position <= $1)"
+    " WHERE measured.position = 1 OR (measured.total <= $2::bigint AND measured.position <= $1::bigint)"
     " ORDER BY measured.run_id, measured.number"
 )
 READ_PAIR = (

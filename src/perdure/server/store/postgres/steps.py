@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.shards import shard_of
-from perdure.server.store.postgres.dialect import PostgresViewDialect
+from perdure.server.store.postgres.dialect import POSTGRES
 from perdure.server.store.steps import (
     CREATE_CLOSED_INDEX,
     CREATE_CLUSTER_VERSION,
@@ -55,6 +55,7 @@ async def _fill_shards(connection: Connection) -> None:
 STEPS: Steps = {
     2: (
         FENCE_ALL,
+        'ALTER TABLE node ADD COLUMN nonce text COLLATE "C"',
         *DROP_UNSHARDED_INDEXES,
         *(f"ALTER TABLE {table} ADD COLUMN shard bigint" for table in SHARDED),
         _fill_shards,
@@ -66,7 +67,7 @@ STEPS: Steps = {
         'CREATE TABLE shard (shard bigint NOT NULL, owner text COLLATE "C" NOT NULL, epoch bigint NOT NULL,'
         " PRIMARY KEY (shard))",
         CREATE_CLUSTER_VERSION,
-        *create_cluster_views(PostgresViewDialect()),
+        *create_cluster_views(POSTGRES),
     ),
     3: (
         CREATE_CLOSED_INDEX,
@@ -76,3 +77,6 @@ STEPS: Steps = {
         ' workflow_id text COLLATE "C" NOT NULL, shard bigint NOT NULL, PRIMARY KEY (run_id))',
     ),
 }
+
+STEPS_ON_COCKROACH: Steps = {}
+"""The same for CockroachDB, where the first version is 3. What is here must bear being done again."""

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: which connection does what.
+"""The store on PostgreSQL, and on what speaks its protocol: which connection does what.
 
 One connection writes batches: each is a transaction on it. What the engine waits for is read through one pool and
 listings through another, so that a listing over a million runs delays neither. A member of a cluster has one more
@@ -10,6 +10,7 @@ It must never be used by two event loops.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 
 from perdure.server.core.records import (
@@ -46,6 +47,7 @@ from perdure.server.store.postgres.connections import (
     listing_session,
     reading_session,
 )
+from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
 from perdure.server.store.postgres.transactions import in_transaction
 from perdure.server.store.rounds import Fence, gather
@@ -60,29 +62,40 @@ class PostgresStore:
         url: `postgresql://user:password@host:port/database`; what it leaves out is taken from the environment, as
             PostgreSQL's own programs do.
         settings: Sizes and times.
+        dialect: Which kind of database it is.
         migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
     """
 
-    def __init__(self, url: str, settings: PostgresSettings | None = None, *, migrates: bool = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: PostgresSettings | None = None,
+        dialect: PostgresDialect = POSTGRES,
+        *,
+        migrates: bool = True,
+    ) -> None:
         self._migrates = migrates
         settings = settings or PostgresSettings()
         self._url = url
         self._settings = settings
-        self._limit_seconds = settings.statement_timeout_seconds
+        self._dialect = dialect
         self._claimed: tuple[str, int] | None = None
+        self._nonce = str(uuid.uuid4())
+        """Of the next resolve; kept for the one after that, while the fate of one is not known."""
         self._place: tuple[str, str] | None = None
         """The node and the session we joined as."""
         self._shown = queries.ALL_SHARDS
-        self._doubtful: nodes.Resolution | None = None
-        """A resolve of ours whose own fate is not known."""
-        self._writer = Writer(url, settings)
+        self._writer = Writer(url, settings, dialect)
         self._keeper: Writer | None = None
-        self._reader = Readers(url, settings, reading_session(settings), settings.read_connections)
-        self._lister = Readers(url, settings, listing_session(settings), settings.list_connections)
+        reading, listing = reading_session(settings, dialect), listing_session(settings, dialect)
+        self._reader = Readers(url, settings, dialect, reading, settings.read_connections)
+        self._lister = Readers(url, settings, dialect, listing, settings.list_connections)
 
     async def open(self) -> None:
         """See `Store.open`."""
-        await self._writer.open(lambda connection: migrate(connection, may_change=self._migrates))
+        await self._writer.open(
+            lambda connection: migrate(connection, dialect=self._dialect, may_change=self._migrates)
+        )
         await self._reader.open()
         await self._lister.open()
 
@@ -121,7 +134,7 @@ class PostgresStore:
 
         async def write(connection: Connection) -> None:
             await in_transaction(
-                connection, lambda: batches.write_batch(connection, fence, rounds, moves), self._limit_seconds
+                connection, lambda: batches.write_batch(connection, fence, rounds, moves), self._settings
             )
 
         await self._writer.run(write)
@@ -132,28 +145,12 @@ class PostgresStore:
 
     async def _resolve(self, connection: Connection) -> Claim:
         node, incarnation = self._claim_held()
-        resolution = self._doubtful
-        if resolution is None or not await nodes.happened(connection, resolution.transaction):
-            self._doubtful = None
-            resolution = await self._bump(connection, node, incarnation)
-        self._doubtful = None
-        self._claimed = (node, resolution.claim.incarnation)
-        return resolution.claim
-
-    async def _bump(self, connection: Connection, node: str, incarnation: int) -> nodes.Resolution:
-        """Bump our incarnation. If that becomes doubtful itself, remember it: the bumped row would fence ourselves."""
-
-        async def bump() -> nodes.Resolution:
-            self._doubtful = await nodes.resolve(connection, node, incarnation)
-            return self._doubtful
-
-        try:
-            return await in_transaction(connection, bump, self._limit_seconds)
-        except CommitUnknown:
-            raise
-        except BaseException:
-            self._doubtful = None
-            raise
+        claim = await in_transaction(
+            connection, lambda: nodes.resolve(connection, node, incarnation, self._nonce), self._settings
+        )
+        self._claimed = (node, claim.incarnation)
+        self._nonce = str(uuid.uuid4())
+        return claim
 
     # --- the cluster ----------------------------------------------------------------------------------------------
 
@@ -164,7 +161,7 @@ class PostgresStore:
             return await in_transaction(
                 connection,
                 lambda: members.join(connection, node, session, release, lease_seconds),
-                self._limit_seconds,
+                self._settings,
             )
 
         try:
@@ -175,7 +172,7 @@ class PostgresStore:
         self._place = (node, session)
         if self._keeper is not None:
             await self._keeper.close()
-        self._keeper = keeper(self._url, self._settings, lease_seconds)
+        self._keeper = keeper(self._url, self._settings, self._dialect, lease_seconds)
         await self._keeper.open()
         return claim
 
@@ -197,10 +194,10 @@ class PostgresStore:
 
         async def take_over(connection: Connection) -> bool:
             return await in_transaction(
-                connection, lambda: members.take_over(connection, place, node, session, shards), self._limit_seconds
+                connection, lambda: members.take_over(connection, place, node, session, shards), self._settings
             )
 
-        writer = Writer(self._url, self._settings, name="perdure takeover")
+        writer = Writer(self._url, self._settings, self._dialect, name="perdure takeover")
         await writer.open()
         try:
             return await writer.run(take_over)

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
 from perdure.server.store.interface import CommitUnknown, StoreUnavailable
-from perdure.server.store.postgres.errors import FAILURES, is_lost_connection, is_to_be_retried
+from perdure.server.store.postgres.errors import FAILURES, is_surely_undone, is_to_be_retried
+from perdure.server.store.settings import PostgresSettings
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection
 
 T = TypeVar("T")
 
-_ATTEMPTS: Final = 4
-"""How often a transaction is tried that the database gives up for the sake of another one."""
 
-
-async def in_transaction(connection: Connection, work: Callable[[], Awaitable[T]], limit_seconds: float) -> T:
+async def in_transaction(connection: Connection, work: Callable[[], Awaitable[T]], settings: PostgresSettings) -> T:
     """Do the work in one transaction; do it again where the database gave it up for the sake of another one.
 
     The work must begin with what tells whether it was done already, as the fence does.
@@ -33,22 +31,28 @@ async def in_transaction(connection: Connection, work: Callable[[], Awaitable[T]
     Args:
         connection: In no transaction.
         work: What to do; it may be done several times, of which one counts.
-        limit_seconds: How long the work may take, and after it COMMIT.
+        settings: How long the work may take, and after it COMMIT; and how often both are tried.
 
     Raises:
-        CommitUnknown: COMMIT was sent and no answer came.
-        StoreUnavailable: The work or the commit took too long, or was given up each time. Nothing was written.
+        CommitUnknown: COMMIT was sent, and what was answered, if anything, does not say that it failed.
+        StoreUnavailable: The work took too long, or was given up each time. Nothing was written.
     """
-    attempts = 0
+    limit_seconds = settings.statement_timeout_seconds
+    return await retried(lambda: _once(connection, work, limit_seconds), settings.transaction_attempts)
+
+
+async def retried(work: Callable[[], Awaitable[T]], attempts: int) -> T:
+    """Do what is a transaction of its own; do it again where the database gave it up for the sake of another one."""
+    attempt = 0
     while True:
         try:
-            return await _once(connection, work, limit_seconds)
+            return await work()
         except asyncpg.PostgresError as error:
-            attempts += 1
+            attempt += 1
             if not is_to_be_retried(error):
                 raise
-            if attempts == _ATTEMPTS:
-                raise StoreUnavailable(f"The database gave the transaction up {attempts} times: {error}") from error
+            if attempt >= attempts:
+                raise StoreUnavailable(f"The database gave the transaction up {attempt} times: {error}") from error
 
 
 async def _once(connection: Connection, work: Callable[[], Awaitable[T]], limit_seconds: float) -> T:
@@ -62,7 +66,11 @@ async def _once(connection: Connection, work: Callable[[], Awaitable[T]], limit_
     except BaseException:
         await _roll_back(connection, limit_seconds)
         raise
-    await _commit(connection, limit_seconds)
+    try:
+        await _commit(connection, limit_seconds)
+    except BaseException:
+        await _roll_back(connection, limit_seconds)
+        raise
     return result
 
 
@@ -85,8 +93,8 @@ async def _commit(connection: Connection, limit_seconds: float) -> None:
     try:
         status = await commit
     except FAILURES as error:
-        if isinstance(error, asyncpg.PostgresError) and not is_lost_connection(error):
+        if is_surely_undone(error):
             raise
-        raise CommitUnknown(f"No answer to COMMIT came: {error}") from error
+        raise CommitUnknown(f"No answer to COMMIT tells that it failed: {error}") from error
     if status != "COMMIT":
         raise StoreUnavailable(f"The database answered {status} to COMMIT.")

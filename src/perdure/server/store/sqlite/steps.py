@@ -40,6 +40,7 @@ def _add_shards(connection: sqlite3.Connection) -> None:
 STEPS: Steps = {
     2: (
         FENCE_ALL,
+        "ALTER TABLE node ADD COLUMN nonce TEXT",
         *DROP_UNSHARDED_INDEXES,
         _add_shards,
         *CREATE_SHARDED_INDEXES,

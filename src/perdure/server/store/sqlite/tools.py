@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from perdure.server.store.definitions import create_view
+from perdure.server.store.definitions import create_index, create_view
 from perdure.server.store.interface import StoreError
-from perdure.server.store.schema import ColumnType, Table
+from perdure.server.store.schema import ColumnType, Index, Table
 from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.dialect import TYPE_NAMES, SqliteViewDialect
 from perdure.server.store.sqlite.errors import map_error
@@ -39,6 +39,8 @@ from perdure.server.store.tools.interface import (
 )
 from perdure.server.store.views import views
 
+T = TypeVar("T")
+
 _COUNTED_ROWS: Final = 100_000
 """Above so many rows a table is not counted."""
 _FINDINGS: Final = 100
@@ -57,6 +59,7 @@ class SqliteDatabase:
     """
 
     column_types: Mapping[ColumnType, str] = TYPE_NAMES
+    makes_schema_at_once = True
 
     def __init__(self, path: str, limits: PageLimits = DEFAULT_LIMITS) -> None:
         self._path = path
@@ -138,17 +141,17 @@ class SqliteDatabase:
         with _store_errors():
             return self._connection.execute(statement, parameters).rowcount
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """See `Database.transaction`."""
+    async def transact(self, work: Callable[[], Awaitable[T]]) -> T:
+        """See `Database.transact`."""
         await self.execute("BEGIN IMMEDIATE")
         try:
-            yield
+            result = await work()
             await self.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 await self.execute("ROLLBACK")
             raise
+        return result
 
     async def read_page(self, table: Table, after: Row | None) -> list[Row]:
         """See `Database.read_page`."""
@@ -220,6 +223,14 @@ class SqliteDatabase:
             )
             for name, unique, sql in found
         }
+
+    def create_index(self, table: Table, index: Index) -> str:
+        """See `Database.create_index`."""
+        return create_index(table, index)
+
+    def catalog_index(self, index: Index) -> CatalogIndex:
+        """See `Database.catalog_index`."""
+        return CatalogIndex(index.columns, index.unique, index.where)
 
     async def wrong_views(self) -> Mapping[str, str]:
         """See `Database.wrong_views`."""

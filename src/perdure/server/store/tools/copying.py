@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from perdure.server.store.schema import NODE, SCHEMA_VERSION, Table
@@ -112,7 +113,8 @@ async def _take(target: Database, begun: Marker) -> str:
     if state.standing not in (Standing.EMPTY, Standing.CURRENT):
         raise ToolError(f"{target.shown} is no target: `perdure db status` says why. Copy into a new database.")
     await target.migrate()
-    async with target.transaction():
+
+    async def mark_it() -> None:
         for table in (*DATA, NODE):
             if await target.fetch(f"SELECT 1 FROM {table.name} LIMIT 1"):
                 raise ToolError(
@@ -121,6 +123,8 @@ async def _take(target: Database, begun: Marker) -> str:
         await target.execute(_SET_MARK, MARK, mark)
         await target.execute(_SET_CLUSTER_ID, begun.cluster_id)
         await target.execute("DELETE FROM migration")
+
+    await target.transact(mark_it)
     return mark
 
 
@@ -142,13 +146,15 @@ def _require_same(target: Database, earlier: Marker, begun: Marker) -> None:
 
 
 async def _finish(target: Database, mark: str) -> None:
-    async with target.transaction():
+    async def finish() -> None:
         if await target.fetch(f"SELECT 1 FROM {NODE.name} LIMIT 1"):
             raise ToolError(
                 f"A server has run on {target.shown} while it was copied into. Begin again with an empty one."
             )
         await _require_mark(target, await target.execute(_DROP_MARK, MARK, mark))
         await target.execute(_SET_VERSION, SCHEMA_VERSION, time.time_ns())
+
+    await target.transact(finish)
 
 
 async def _require_mark(target: Database, rows: int) -> None:
@@ -167,9 +173,7 @@ async def _copy_table(
     total = Checksummer() if after is None else None
     rows = 0
     while page := await source.read_page(table, after):
-        async with target.transaction():
-            await _require_mark(target, await target.execute(_CHANGE_MARK, mark, MARK, mark))
-            await target.insert(table, page)
+        await target.transact(partial(_write_page, target, table, mark, page))
         if total is not None:
             total.add(page)
         rows += len(page)
@@ -177,6 +181,11 @@ async def _copy_table(
         report(Progress("copied", table.name, rows, is_done=False))
     report(Progress("copied", table.name, rows, is_done=True))
     return total
+
+
+async def _write_page(target: Database, table: Table, mark: str, page: Sequence[Row]) -> None:
+    await _require_mark(target, await target.execute(_CHANGE_MARK, mark, MARK, mark))
+    await target.insert(table, page)
 
 
 async def _last_key(target: Database, table: Table) -> Row | None:

@@ -7,12 +7,13 @@ columns, with the same Python values whatever the database: text, integers, bool
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
-from perdure.server.store.schema import ColumnType, Table
+from perdure.server.store.schema import ColumnType, Index, Table
+
+T = TypeVar("T")
 
 Value: TypeAlias = str | int | bytes | None
 """What a column may hold; a boolean is an integer to Python."""
@@ -67,6 +68,8 @@ class CatalogIndex(NamedTuple):
     where: str | None
     is_valid: bool = True
     """Whether it may be used: making one beside a running server can fail half-way."""
+    is_split: bool = False
+    """Whether a hash comes before its columns, which spreads what would all lie at its end."""
 
 
 class CatalogTable(NamedTuple):
@@ -99,6 +102,10 @@ class Database(Protocol):
     def column_types(self) -> Mapping[ColumnType, str]:
         """How the catalog names each type."""
 
+    @property
+    def makes_schema_at_once(self) -> bool:
+        """Whether a schema is there whole, or not at all."""
+
     async def open(self, access: Access) -> None:
         """Connect. Raises Unreachable, and ToolError where others use the database and may not."""
 
@@ -114,8 +121,8 @@ class Database(Protocol):
     async def execute(self, statement: str, *parameters: Value) -> int:
         """Execute a statement and return how many rows it changed."""
 
-    def transaction(self) -> AbstractAsyncContextManager[None]:
-        """Commit durably what is done within, or nothing of it."""
+    async def transact(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Commit durably what the work does, or nothing of it; begin anew where the database gives it up."""
 
     async def read_page(self, table: Table, after: Row | None) -> list[Row]:
         """Return the rows that follow a key (None: the first ones), in key order; none where there are none.
@@ -137,14 +144,20 @@ class Database(Protocol):
     async def tables(self) -> Mapping[str, CatalogTable]:
         """Return the tables there are, but those of the database itself."""
 
+    def create_index(self, table: Table, index: Index) -> str:
+        """Return the statement that makes an index."""
+
+    def catalog_index(self, index: Index) -> CatalogIndex:
+        """Return how the catalog describes an index that is as it should be."""
+
     async def wrong_views(self) -> Mapping[str, str]:
         """Return what is wrong with this release's views, by name. Only for a database with the right tables."""
 
     async def table_size(self, table: Table) -> TableSize:
         """Say how large a table is, without reading much of it."""
 
-    async def total_bytes(self) -> int:
-        """Return how much room everything takes."""
+    async def total_bytes(self) -> int | None:
+        """Return how much room everything takes; None where the database does not say."""
 
     async def servers(self) -> list[str]:
         """Say who has the database open and may be a server, one line each. To be asked while this is not open."""

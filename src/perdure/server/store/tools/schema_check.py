@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from perdure.server.store.definitions import create_index
-from perdure.server.store.schema import ColumnType, Index, Table
-from perdure.server.store.tools.interface import CatalogColumn, CatalogIndex, CatalogTable
+from perdure.server.store.schema import ColumnType, Table
+from perdure.server.store.tools.interface import CatalogColumn, CatalogIndex, CatalogTable, Database
 from perdure.server.store.tools.problem import Problem
 
 _BY_HAND = "The schema was changed by hand. Undo that, or copy the data into a new database with `perdure db copy`."
 
 
 def schema_problems(
-    expected: Sequence[Table], found: Mapping[str, CatalogTable], types: Mapping[ColumnType, str]
+    expected: Sequence[Table], found: Mapping[str, CatalogTable], database: Database
 ) -> Iterator[Problem]:
     """Yield what is not as it should be.
 
     Args:
         expected: The tables of this release.
         found: The tables of the database.
-        types: How its catalog names the types.
+        database: Says how its catalog names types and describes indexes; nothing is asked of it.
     """
     for table in expected:
         there = found.get(table.name)
         if there is None:
             yield Problem(f"table {table.name}", "is missing", "Restore a backup that has it.", is_fatal=True)
             continue
-        yield from _column_problems(table, there, types)
-        yield from _index_problems(table, there)
+        yield from _column_problems(table, there, database.column_types)
+        yield from _index_problems(table, there, database)
         for trigger in there.triggers:
             yield Problem(f"table {table.name}", f"has a trigger {trigger}, which runs within every batch", _BY_HAND)
     for name in sorted(found.keys() - {table.name for table in expected}):
@@ -62,18 +61,19 @@ def _must_be_filled(column: CatalogColumn) -> bool:
     return not column.nullable and not column.has_default
 
 
-def _index_problems(table: Table, there: CatalogTable) -> Iterator[Problem]:
+def _index_problems(table: Table, there: CatalogTable, database: Database) -> Iterator[Problem]:
     for index in table.indexes:
         found = there.indexes.get(index.name)
-        make = f"{create_index(table, index)};"
+        meant = database.catalog_index(index)
+        make = f"{database.create_index(table, index)};"
         where = f"index {index.name}"
         if found is None:
             yield Problem(where, "is missing: what it serves reads whole tables", f"Make it: {make}")
         elif not found.is_valid:
             yield Problem(where, "is not valid: making it was interrupted", f"DROP INDEX {index.name}; {make}")
-        elif (found.columns, found.unique, found.where) != (index.columns, index.unique, index.where):
+        elif found != meant:
             yield Problem(
-                where, f"is over {_described(found)}, not {_described(index)}", f"DROP INDEX {index.name}; {make}"
+                where, f"is over {_described(found)}, not {_described(meant)}", f"DROP INDEX {index.name}; {make}"
             )
     known = {index.name for index in table.indexes}
     for name, extra in there.indexes.items():
@@ -83,7 +83,8 @@ def _index_problems(table: Table, there: CatalogTable) -> Iterator[Problem]:
             )
 
 
-def _described(index: Index | CatalogIndex) -> str:
+def _described(index: CatalogIndex) -> str:
     unique = "unique " if index.unique else ""
+    split = " split by a hash" if index.is_split else ""
     where = f" where {index.where}" if index.where else ""
-    return f"{unique}({', '.join(index.columns)}){where}"
+    return f"{unique}({', '.join(index.columns)}){split}{where}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from perdure.server.store.schema import META, MIGRATION, SCHEMA_VERSION
+from perdure.server.store.schema import META, MIGRATION, SCHEMA_VERSION, TABLES
 from perdure.server.store.tools.interface import Database
 from perdure.server.store.tools.marker import MARK, Marker, marker_of
+
+_NAMES: Final = {table.name for table in TABLES}
 
 
 class Standing(Enum):
@@ -35,15 +37,18 @@ async def read_state(database: Database) -> SchemaState:
     tables = await database.tables()
     if not tables:
         return SchemaState(Standing.EMPTY)
+    # Made one statement at a time, it may have been left half made: then it is finished by whoever makes it.
+    is_begun = not database.makes_schema_at_once and MIGRATION.name in tables and tables.keys() <= _NAMES
+    without_version = Standing.EMPTY if is_begun else Standing.FOREIGN
     if not {MIGRATION.name, META.name} <= tables.keys():
-        return SchemaState(Standing.FOREIGN)
+        return SchemaState(without_version)
     meta = {str(name): str(value) for name, value in await database.fetch("SELECT name, value FROM meta")}
     cluster_id = meta.get("cluster_id")
     if MARK in meta:
         return SchemaState(Standing.UNFINISHED, None, cluster_id, marker_of(meta[MARK]))
     [(version,)] = await database.fetch("SELECT max(version) FROM migration")
     if not isinstance(version, int):
-        return SchemaState(Standing.FOREIGN)
+        return SchemaState(without_version)
     return SchemaState(_standing(version), version, cluster_id)
 
 

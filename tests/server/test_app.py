@@ -1,0 +1,51 @@
+"""The composition root: what a server is put together of follows from the URL of its database."""
+
+from __future__ import annotations
+
+import uuid
+
+import grpc.aio
+import pytest
+from temporalio.api.common.v1 import WorkflowType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest, StartWorkflowExecutionResponse
+
+from perdure.server.app import running
+from perdure.server.settings import ServerSettings
+from perdure.server.store.tools.interface import Access
+from tests.server.store.tools.places import by_hand, database_of
+from tests.server.tool_databases import NewDatabase
+
+START = "/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution"
+
+
+async def _start(port: int, workflow_id: str) -> str:
+    """Start a workflow at a server, and return its run id."""
+    request = StartWorkflowExecutionRequest(
+        namespace="default",
+        workflow_id=workflow_id,
+        workflow_type=WorkflowType(name="Order"),
+        task_queue=TaskQueue(name="orders"),
+        request_id=workflow_id,
+    )
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        start: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(START)
+        reply = await start(request.SerializeToString(), timeout=20)
+    return StartWorkflowExecutionResponse.FromString(reply).run_id
+
+
+@pytest.mark.parametrize(("kind", "version_of_run_ids"), [("postgres", 7), ("cockroach", 4)])
+async def test_servers_on_one_database_are_a_cluster(
+    kind: str, version_of_run_ids: int, new_database: NewDatabase
+) -> None:
+    """Whichever of the databases that can be shared it is; and run ids rise where that does good."""
+    url = await new_database(kind)
+    settings = ServerSettings(db=url, port=0)
+    async with running(settings) as first, running(settings) as second:
+        run_ids = [await _start(server.port, f"w{number}") for number, server in enumerate((first, second) * 4)]
+        assert {uuid.UUID(run_id).version for run_id in run_ids} == {version_of_run_ids}
+        database = database_of(by_hand(url))
+        await database.open(Access.READ)
+        members = [str(node) for (node,) in await database.fetch("SELECT node FROM member ORDER BY node")]
+        await database.close()
+        assert members == sorted(f"127.0.0.1:{server.port}" for server in (first, second))
