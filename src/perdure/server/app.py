@@ -176,9 +176,9 @@ def spare_the_collector() -> None:
 
     For processes of our own only: what is imported by now is never looked through again.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS_PER_COLLECTION)
+    gc.enable()
 
 
 async def _first_of(*events: asyncio.Event) -> None:
