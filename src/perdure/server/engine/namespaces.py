@@ -20,10 +20,10 @@ from temporalio.api.errordetails.v1 import (
 
 from perdure.server.core.checks.names import is_too_long
 from perdure.server.core.checks.namespaces import DELETED, DEPRECATED, REGISTERED, require_namespace_state
-from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
+from perdure.server.core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import BatchRejected
+from perdure.server.store.interface import BatchRejected, StaleVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,9 @@ DEFAULT_RETENTION_SECONDS = 24 * 3600
 _SUFFIX_LENGTH: Final = 5
 """As many characters of its id as Temporal puts behind the name of a namespace that is being deleted."""
 
+_TRIES: Final = 5
+"""How often a change is computed anew because somebody else was faster."""
+
 
 class NamespaceStore(Protocol):
     """What this module needs of a store."""
@@ -43,8 +46,8 @@ class NamespaceStore(Protocol):
     async def list_namespaces(self) -> list[NamespaceRecord]:
         """Return all namespaces, in name order."""
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
-        """Insert or replace a namespace, by id."""
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
+        """Insert a namespace, or put it in the place of its former state. Raises StaleVersion where that is none."""
 
     async def delete_namespace(self, namespace_id: str) -> bool:
         """Remove a namespace, unless something of it is left; return whether it is gone."""
@@ -122,10 +125,15 @@ class Namespaces:
 
     async def read_again(self) -> None:
         """Take in what other nodes have changed. Raises StoreError."""
+        await self._read()
+
+    async def _read(self) -> None:
         records = await self._store.list_namespaces()
-        self._by_name = {record.name: record for record in records}
-        self._by_id = {record.namespace_id: record for record in records}
-        self._tell()
+        by_id = {record.namespace_id: record for record in records}
+        if by_id != self._by_id:
+            self._by_id = by_id
+            self._by_name = {record.name: record for record in records}
+            self._tell()
 
     def resolve(self, name: str) -> NamespaceRecord:
         """Return the namespace a request names, for anything but new workflows.
@@ -234,19 +242,27 @@ class Namespaces:
 
         Raises:
             NotFound: There is none of that name.
+            Aborted: Others have changed it again and again meanwhile.
         """
         async with self._changing:
-            self._fellows.require_registry()
-            old = self.by_name(name)
-            record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
-            edit(record)
-            if record != old:
-                await self._store.save_namespace(record)
-                self._forget(old)
-                self._hold(record)
-                self._tell()
-                await self._fellows.tell()
-            return record
+            for _ in range(_TRIES):
+                self._fellows.require_registry()
+                # Another node may have been the one that changes namespaces until now, or become it at this moment.
+                await self._read()
+                with suppress(StaleVersion):
+                    return await self._change(self.by_name(name), edit)
+        raise Aborted(f"Namespace {name} was changed by somebody else meanwhile, try again")
+
+    async def _change(self, old: NamespaceRecord, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
+        record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
+        edit(record)
+        if record != old:
+            await self._store.save_namespace(record, old)
+            self._forget(old)
+            self._hold(record)
+            self._tell()
+            await self._fellows.tell()
+        return record
 
     async def begin_deletion(self, name: str, delay_seconds: int) -> NamespaceRecord:
         """Close a namespace for good and free its name; its runs are deleted from now on, and then itself.

@@ -47,6 +47,7 @@ from perdure.server.store.interface import (
 )
 from perdure.server.store.memory.database import Change, MemoryDatabase, Pending, Tables
 from perdure.server.store.memory.members import Place
+from perdure.server.store.namespace_rows import stale_namespace
 from perdure.server.store.visibility.filter import Filter, matches
 
 
@@ -381,9 +382,14 @@ class MemoryStore:
         namespaces = sorted(self._tables().namespaces.values(), key=lambda namespace: namespace.name)
         return copy.deepcopy(namespaces)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         """See `Store.save_namespace`."""
         namespaces = self._tables().namespaces
+        stored = namespaces.get(namespace.namespace_id)
+        if former is None and stored is not None:
+            raise BatchRejected(f"Namespace {namespace.namespace_id} is there already.")
+        if stored != former:
+            raise stale_namespace(namespace)
         for other in namespaces.values():
             if other.name == namespace.name and other.namespace_id != namespace.namespace_id:
                 raise BatchRejected(f"Namespace {other.namespace_id} already has the name {namespace.name!r}.")

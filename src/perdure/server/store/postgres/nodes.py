@@ -10,7 +10,7 @@ import asyncpg
 
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Claim, Fenced, StoreUnavailable
-from perdure.server.store.namespace_rows import namespace_record, namespace_row
+from perdure.server.store.namespace_rows import namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
 if TYPE_CHECKING:
@@ -28,11 +28,16 @@ RESOLVE = (
 _FATE = "SELECT pg_xact_status($1::text::xid8)"
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
 _NAMESPACE_NAMES = ", ".join(NAMESPACE.column_names)
-_SAVE_NAMESPACE = (
-    f"INSERT INTO namespace ({_NAMESPACE_NAMES})"
-    f" VALUES ({', '.join(f'${number}' for number, _ in enumerate(NAMESPACE.columns, start=1))})"
-    " ON CONFLICT (namespace_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in NAMESPACE.column_names if name != "namespace_id")
+_PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1)]
+_FORMER_PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1 + len(_PLACES))]
+_INSERT_NAMESPACE = f"INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join(_PLACES)})"
+_REPLACE_NAMESPACE = (
+    f"UPDATE namespace SET ({_NAMESPACE_NAMES}) = ({', '.join(_PLACES)}) WHERE namespace_id = {_FORMER_PLACES[0]} AND "
+    + " AND ".join(
+        f"{name} IS NOT DISTINCT FROM {place}"
+        for name, place in zip(NAMESPACE.column_names, _FORMER_PLACES, strict=True)
+        if name != "namespace_id"
+    )
 )
 _LIST_NAMESPACES = f"SELECT {_NAMESPACE_NAMES} FROM namespace ORDER BY name"
 
@@ -86,9 +91,13 @@ async def check(connection: Connection) -> None:
         raise StoreUnavailable("The database takes no writes: it is a standby, or was made read-only.")
 
 
-async def save_namespace(connection: Connection, namespace: NamespaceRecord) -> None:
+async def save_namespace(connection: Connection, namespace: NamespaceRecord, former: NamespaceRecord | None) -> None:
     """See `Store.save_namespace`."""
-    await connection.execute(_SAVE_NAMESPACE, *namespace_row(namespace))
+    row = namespace_row(namespace)
+    if former is None:
+        await connection.execute(_INSERT_NAMESPACE, *row)
+    elif await connection.execute(_REPLACE_NAMESPACE, *row, *namespace_row(former)) == "UPDATE 0":
+        raise stale_namespace(namespace)
 
 
 async def list_namespaces(reader: Reader) -> list[NamespaceRecord]:
