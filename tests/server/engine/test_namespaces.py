@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from perdure.server.core.errors import Aborted, NotFound
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.engine.namespaces import Namespaces
+from perdure.server.engine.namespaces import Namespaces, NoFellows
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
 from tests.server.engine.node import CountingClock, Gate, started
 from tests.virtual_time import in_virtual_time
@@ -45,6 +46,18 @@ class Registry:
         await self.store.open()
         await self.namespaces.load()
         return self
+
+
+class Fellow(NoFellows):
+    """The other one of two nodes, which reads in its own time."""
+
+    def __init__(self, other: Registry) -> None:
+        self._other = other
+
+    async def tell(self) -> bool:
+        await asyncio.sleep(0)
+        await self._other.namespaces.read_again()
+        return True
 
 
 async def two_nodes() -> tuple[Registry, Registry]:
@@ -114,3 +127,34 @@ async def test_a_change_that_is_always_too_late_is_given_up() -> None:
     with pytest.raises(Aborted, match="try again"):
         await one.namespaces.change("default", describe("late"))
     assert row.description == ""
+
+
+@in_virtual_time
+async def test_a_read_does_not_put_back_what_a_later_change_has_made() -> None:
+    one, _ = await two_nodes()
+    one.store.listed.shut()
+    reading = await started(one.namespaces.read_again())
+    registering = await started(one.namespaces.register("new", retention_seconds=1))
+    one.store.listed.open()
+    await asyncio.gather(reading, registering)
+    assert one.namespaces.by_name("new") == await registering
+
+
+@in_virtual_time
+async def test_whether_a_namespace_is_there_is_asked_of_the_store_where_it_is_not_known() -> None:
+    one, other = await two_nodes()
+    record = await other.namespaces.register("new", retention_seconds=1)
+    assert await one.namespaces.is_there(record.namespace_id)
+    assert one.namespaces.by_name("new") == record
+    assert not await one.namespaces.is_there("nobody's")
+
+
+@in_virtual_time
+async def test_nodes_that_tell_each_other_at_once_do_not_wait_for_each_other() -> None:
+    one, other = await two_nodes()
+    one.namespaces._fellows, other.namespaces._fellows = Fellow(other), Fellow(one)
+    async with asyncio.timeout(1):
+        await asyncio.gather(
+            one.namespaces.register("a", retention_seconds=1), other.namespaces.register("b", retention_seconds=1)
+        )
+    assert one.namespaces.all() == other.namespaces.all()

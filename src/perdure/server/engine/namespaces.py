@@ -1,7 +1,9 @@
 """The namespaces of this server: all of them in memory, each change written to the store before it is seen.
 
 Every request names a namespace, so resolving one is a dictionary look-up and never waits. Changes are rare and go one
-after the other. This module must never delete what a namespace holds: it knows configuration only.
+after the other, and so do reads of the store: none may put back what a later change has made. The other nodes are told
+outside of that order, for each of them may be telling this one at the same moment. This module must never delete what a
+namespace holds: it knows configuration only.
 """
 
 from __future__ import annotations
@@ -125,7 +127,18 @@ class Namespaces:
 
     async def read_again(self) -> None:
         """Take in what other nodes have changed. Raises StoreError."""
-        await self._read()
+        async with self._changing:
+            await self._read()
+
+    async def is_there(self, namespace_id: str) -> bool:
+        """Return whether there is a namespace of an id: one that this node does not know may be new.
+
+        Raises:
+            StoreError: It is not known, and cannot be looked up.
+        """
+        if namespace_id not in self._by_id:
+            await self.read_again()
+        return namespace_id in self._by_id
 
     async def _read(self) -> None:
         records = await self._store.list_namespaces()
@@ -223,15 +236,15 @@ class Namespaces:
                 await self._store.save_namespace(record)
             except BatchRejected as error:
                 # Another node was faster.
-                await self.read_again()
+                await self._read()
                 if name not in self._by_name:
                     raise
                 raise AlreadyExists(
                     f'Namespace "{name}" already exists', detail=NamespaceAlreadyExistsFailure()
                 ) from error
             self._hold(record)
-            await self._fellows.tell()
-            return record
+        await self._fellows.tell()
+        return record
 
     async def change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
         """Change a namespace: `edit` gets a copy, which takes the place of the old one once it is stored.
@@ -244,16 +257,21 @@ class Namespaces:
             NotFound: There is none of that name.
             Aborted: Others have changed it again and again meanwhile.
         """
-        async with self._changing:
-            for _ in range(_TRIES):
-                self._fellows.require_registry()
-                # Another node may have been the one that changes namespaces until now, or become it at this moment.
-                await self._read()
-                with suppress(StaleVersion):
-                    return await self._change(self.by_name(name), edit)
+        for _ in range(_TRIES):
+            with suppress(StaleVersion):
+                async with self._changing:
+                    record, is_changed = await self._change(name, edit)
+                if is_changed:
+                    await self._fellows.tell()
+                return record
         raise Aborted(f"Namespace {name} was changed by somebody else meanwhile, try again")
 
-    async def _change(self, old: NamespaceRecord, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
+    async def _change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> tuple[NamespaceRecord, bool]:
+        """Change it, where that changes anything, and return whether it does; under the lock."""
+        self._fellows.require_registry()
+        # Another node may have been the one that changes namespaces until now, or become it at this moment.
+        await self._read()
+        old = self.by_name(name)
         record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
         edit(record)
         if record != old:
@@ -261,8 +279,7 @@ class Namespaces:
             self._forget(old)
             self._hold(record)
             self._tell()
-            await self._fellows.tell()
-        return record
+        return record, record != old
 
     async def begin_deletion(self, name: str, delay_seconds: int) -> NamespaceRecord:
         """Close a namespace for good and free its name; its runs are deleted from now on, and then itself.
@@ -290,16 +307,18 @@ class Namespaces:
 
         Not before every node knows that it is to go, and has written what it had taken in for it.
         """
+        self._fellows.require_registry()
+        if not await self._fellows.tell():
+            return False
         async with self._changing:
             self._fellows.require_registry()
-            if not await self._fellows.tell():
-                return False
             is_gone = await self._store.delete_namespace(record.namespace_id)
             if is_gone:
                 self._forget(self._by_id[record.namespace_id])
                 self._tell()
-                await self._fellows.tell()
-            return is_gone
+        if is_gone:
+            await self._fellows.tell()
+        return is_gone
 
     def _name_of_deleted(self, record: NamespaceRecord) -> str:
         """Return the name with a beginning of the id behind it: five characters of it, or more where that is taken."""

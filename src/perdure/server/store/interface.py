@@ -197,7 +197,7 @@ class ClusterView(NamedTuple):
     """The cluster at one moment."""
 
     version: int
-    """Grows with every change of a member, its lease left out, and of a shard's owner."""
+    """Grows with every change of a member, its lease left out, of a shard's owner, and of a namespace."""
     members: list[Member]
     """In the order of their nodes."""
     shards: list[ShardOwner]

@@ -394,6 +394,7 @@ class MemoryStore:
             if other.name == namespace.name and other.namespace_id != namespace.namespace_id:
                 raise BatchRejected(f"Namespace {other.namespace_id} already has the name {namespace.name!r}.")
         namespaces[namespace.namespace_id] = copy.deepcopy(namespace)
+        self.database.members.note_change()
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         """See `Store.is_namespace_empty`."""
@@ -407,8 +408,8 @@ class MemoryStore:
     async def delete_namespace(self, namespace_id: str) -> bool:
         """See `Store.delete_namespace`."""
         is_empty = await self.is_namespace_empty(namespace_id)
-        if is_empty:
-            self._tables().namespaces.pop(namespace_id, None)
+        if is_empty and self._tables().namespaces.pop(namespace_id, None) is not None:
+            self.database.members.note_change()
         return is_empty
 
     # --- visibility -----------------------------------------------------------------------------------------------

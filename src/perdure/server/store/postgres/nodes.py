@@ -16,6 +16,8 @@ from perdure.server.store.schema import NAMESPACE
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection, Reader
 
+BUMP_VERSION = "UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'cluster_version'"
+"""Has every node of the cluster look at what has changed."""
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
 CLAIM = (
     "INSERT INTO node (node, incarnation, batch) VALUES ($1, 1, 0)"
@@ -30,14 +32,20 @@ _IS_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
 _NAMESPACE_NAMES = ", ".join(NAMESPACE.column_names)
 _PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1)]
 _FORMER_PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1 + len(_PLACES))]
-_INSERT_NAMESPACE = f"INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join(_PLACES)})"
+_BUMP_IF_SAVED = f"{BUMP_VERSION} AND EXISTS (SELECT 1 FROM saved)"
+_INSERT_NAMESPACE = (
+    f"WITH saved AS (INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join(_PLACES)}) RETURNING namespace_id)"
+    f" {_BUMP_IF_SAVED}"
+)
 _REPLACE_NAMESPACE = (
-    f"UPDATE namespace SET ({_NAMESPACE_NAMES}) = ({', '.join(_PLACES)}) WHERE namespace_id = {_FORMER_PLACES[0]} AND "
+    f"WITH saved AS (UPDATE namespace SET ({_NAMESPACE_NAMES}) = ({', '.join(_PLACES)})"
+    f" WHERE namespace_id = {_FORMER_PLACES[0]} AND "
     + " AND ".join(
         f"{name} IS NOT DISTINCT FROM {place}"
         for name, place in zip(NAMESPACE.column_names, _FORMER_PLACES, strict=True)
         if name != "namespace_id"
     )
+    + f" RETURNING namespace_id) {_BUMP_IF_SAVED}"
 )
 _LIST_NAMESPACES = f"SELECT {_NAMESPACE_NAMES} FROM namespace ORDER BY name"
 
