@@ -158,3 +158,13 @@ async def test_nodes_that_tell_each_other_at_once_do_not_wait_for_each_other() -
             one.namespaces.register("a", retention_seconds=1), other.namespaces.register("b", retention_seconds=1)
         )
     assert one.namespaces.all() == other.namespaces.all()
+
+
+@in_virtual_time
+async def test_a_namespace_that_another_node_has_removed_and_this_one_forgotten_is_gone() -> None:
+    one, other = await two_nodes()
+    record = await one.namespaces.register("doomed", retention_seconds=1)
+    await other.namespaces.read_again()
+    assert await one.namespaces.remove(record)
+    await other.namespaces.read_again()
+    assert await other.namespaces.remove(record)

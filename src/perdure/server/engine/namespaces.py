@@ -313,8 +313,9 @@ class Namespaces:
         async with self._changing:
             self._fellows.require_registry()
             is_gone = await self._store.delete_namespace(record.namespace_id)
-            if is_gone:
-                self._forget(self._by_id[record.namespace_id])
+            held = self._by_id.get(record.namespace_id)
+            if is_gone and held is not None:
+                self._forget(held)
                 self._tell()
         if is_gone:
             await self._fellows.tell()
