@@ -131,6 +131,18 @@ class Gate:
             raise error
 
 
+class NamespaceIds:
+    """The namespaces there are, by id."""
+
+    def __init__(self, *ids: str) -> None:
+        self.ids = set(ids)
+        self.reading = Gate()
+
+    async def is_there(self, namespace_id: str) -> bool:
+        await self.reading.passed()
+        return namespace_id in self.ids
+
+
 class Faults:
     """The gates around the moment at which a batch becomes durable, and what was written."""
 

@@ -16,9 +16,9 @@ from perdure.server.engine.background import Background
 from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.cluster.services import Asked
 from perdure.server.engine.deliveries import Deliveries, MessageGone
-from perdure.server.store.interface import PairState
+from perdure.server.store.interface import PairState, StoreUnavailable
 from perdure.server.store.memory import MemoryStore
-from tests.server.engine.node import Gate, started, unavailable
+from tests.server.engine.node import Gate, NamespaceIds, started, unavailable
 from tests.virtual_time import in_virtual_time
 
 RECEIVER = WorkflowKey("n", "receiver")
@@ -66,7 +66,8 @@ class Receiver:
         self.terms = Terms()
         self.taken: list[Deliver] = []
         self.background = Background()
-        self.deliveries = Deliveries(self.table, self._submit, self.background, self.terms, Owners())
+        self.namespaces = NamespaceIds(RECEIVER.namespace_id)
+        self.deliveries = Deliveries(self.table, self._submit, self.background, self.terms, Owners(), self.namespaces)
 
     async def _submit(self, key: WorkflowKey, given: Input) -> object:
         assert isinstance(given, Deliver)
@@ -131,3 +132,34 @@ async def test_another_node_is_told_to_try_again_where_the_store_fails() -> None
     receiver.table.reading.errors = [unavailable()]
     with pytest.raises(Unavailable):
         await receiver.serve()
+
+
+@in_virtual_time
+async def test_a_namespace_that_is_not_there_is_the_answer() -> None:
+    receiver = Receiver()
+    receiver.namespaces.ids.clear()
+    answer = await receiver.deliveries.deliver(MESSAGE, is_first=True)
+    assert answer == Answer(Outcome.NAMESPACE_NOT_FOUND)
+    assert receiver.taken == []
+
+
+@in_virtual_time
+async def test_a_namespace_that_cannot_be_looked_up_is_no_answer() -> None:
+    receiver = Receiver()
+    receiver.namespaces.reading.errors = [unavailable()]
+    with pytest.raises(StoreUnavailable):
+        await receiver.deliveries.deliver(MESSAGE, is_first=True)
+    assert await receiver.deliveries.deliver(MESSAGE, is_first=False) == Answer(Outcome.DONE)
+
+
+@in_virtual_time
+async def test_while_a_namespace_is_looked_up_the_receiver_may_go() -> None:
+    receiver = Receiver()
+    receiver.namespaces.reading.shut()
+    delivery = await started(receiver.deliveries.deliver(MESSAGE, is_first=True))
+    receiver.terms.term = 2
+    receiver.table.pair = PairState(InboxRecord("run", *RECEIVER, 1, "receiving run"), is_pending=True)
+    receiver.namespaces.reading.open()
+    await delivery
+    [given] = receiver.taken
+    assert given.received is not None

@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from perdure.server.core.errors import FailedPrecondition, NotFound
+from perdure.server.core.errors import FailedPrecondition, NotFound, Unavailable
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
+from perdure.server.engine.namespaces import NoFellows
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.memory import MemoryDatabase
 from tests.server.engine.node import NAMESPACE_ID, Node, new_database, running, start_timer, started, unavailable
@@ -114,6 +115,43 @@ async def test_a_store_that_is_away_is_asked_again() -> None:
         node.faults.before_commit.errors = [unavailable()] * 3
         await asyncio.sleep(120)
         assert_gone(node)
+
+
+class NotSure(NoFellows):
+    """This node changes namespaces, and refuses to, so often, for its lease has ended."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def require_registry(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable("this node has not reached the database for as long as its lease lasts; try again")
+
+
+@in_virtual_time
+@pytest.mark.parametrize("delay_seconds", [0, 60])
+async def test_a_node_whose_lease_has_ended_goes_on_when_it_has_one_again(delay_seconds: int) -> None:
+    async with running() as node:
+        await with_runs(node, 4)
+        await delete(node, delay_seconds)
+        node.engine.namespaces._fellows = fellows = NotSure(3)
+        await asyncio.sleep(180)
+        assert fellows.refusals == 0
+        assert_gone(node)
+
+
+@in_virtual_time
+async def test_it_goes_on_with_others_where_one_is_gone() -> None:
+    """Another node has removed it, and this one has not heard of that."""
+    async with running() as node:
+        await delete(node, delay_seconds=DAY)
+        del node.database.tables.namespaces[NAMESPACE_ID]
+        await asyncio.sleep(60)
+        made = await node.engine.namespaces.register("other", retention_seconds=DAY)
+        await node.engine.namespaces.begin_deletion("other", 0)
+        await asyncio.sleep(60)
+        assert made.namespace_id not in node.database.tables.namespaces
 
 
 @in_virtual_time

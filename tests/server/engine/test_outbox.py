@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure.server.core.errors import NotFound, Unavailable
+from perdure.server.core.errors import Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
@@ -16,7 +16,7 @@ from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import OutboxHead, PairState
 from perdure.server.store.memory import MemoryStore
-from tests.server.engine.node import Gate, unavailable
+from tests.server.engine.node import Gate, NamespaceIds, unavailable
 from tests.virtual_time import in_virtual_time, settle
 
 SENDER = WorkflowKey("n", "sender")
@@ -55,10 +55,11 @@ class Post:
         self.errors: list[Exception] = []
         self.delivering = Gate()
         self.acknowledging = Gate()
+        self.namespaces = NamespaceIds("n")
         self.under_way = 0
         self.most_under_way = 0
         settings = EngineSettings(outbox_messages=room, messages_at_once=at_once)
-        deliveries = Deliveries(self.table, self._submit, Background(), SoleOwner(), None)
+        deliveries = Deliveries(self.table, self._submit, Background(), SoleOwner(), None, self.namespaces)
         self.outbox = Outbox(self.table, settings, self._submit, deliveries.deliver, SoleOwner())
 
     async def _submit(self, key: WorkflowKey, given: Input) -> object:
@@ -211,7 +212,7 @@ async def test_a_namespace_that_is_gone_is_an_answer() -> None:
     post = Post()
     await post.outbox.start()
     await settle()
-    post.errors.append(NotFound("Namespace n is not found."))
+    post.namespaces.ids.clear()
     post.commit()
     await settle()
     assert post.answers == [Outcome.NAMESPACE_NOT_FOUND]

@@ -61,7 +61,7 @@ class NamespaceRows:
     async def list_namespaces(self) -> list[NamespaceRecord]:
         return sorted(map(msgspec.structs.replace, self.rows.values()), key=lambda row: row.name)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         self.saves += 1
         self.rows[namespace.namespace_id] = msgspec.structs.replace(namespace)
 

@@ -104,7 +104,7 @@ async def test_a_change_is_seen_only_once_it_is_stored() -> None:
     served = await serve()
     seen: list[str] = []
 
-    async def save_namespace(namespace: NamespaceRecord) -> None:
+    async def save_namespace(namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         seen.append(served.namespaces.resolve("default").description)
 
     served.rows.save_namespace = save_namespace  # type: ignore[method-assign]  # the store of this one test

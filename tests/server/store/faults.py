@@ -277,8 +277,16 @@ class PersistentStore(PostgresStore):
     async def resolve(self) -> Claim:
         return await _persistently(super().resolve)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
-        await _persistently(lambda: super(PersistentStore, self).save_namespace(namespace))
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
+        may_happen = former is None or former in await self.list_namespaces()
+        for _ in range(MANY):
+            try:
+                return await super().save_namespace(namespace, former)
+            except (StoreUnavailable, CommitUnknown):
+                # It may have happened all the same; then the next attempt would be refused.
+                if may_happen and namespace in await self.list_namespaces():
+                    return None
+        raise StoreUnavailable("the database never answers")
 
     async def delete_namespace(self, namespace_id: str) -> bool:
         return await _persistently(lambda: super(PersistentStore, self).delete_namespace(namespace_id))

@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from perdure.server.core.shards import SHARDS
-from perdure.server.store.interface import BatchRejected, Fenced, ShardMove, ShardOwner
+from perdure.server.store.interface import BatchRejected, Fenced, ShardMove, ShardOwner, StaleVersion
 from tests.server.store import rows
 from tests.server.store.conftest import ClusterPlace
 
@@ -111,6 +111,32 @@ async def test_who_renews_sees_that_something_changed(cluster: ClusterPlace) -> 
     await second.store.leave()
     left = await first.store.renew(60)
     assert version < joined < leaving < left == await first.store.renew(60)
+
+
+async def test_who_renews_sees_that_a_namespace_has_changed(cluster: ClusterPlace) -> None:
+    first, second = await cluster.node("a:1"), await cluster.node("b:1")
+    versions = [await first.store.renew(60)]
+    record, other = rows.namespace("orders"), rows.namespace("orders", description="of many")
+    await second.store.save_namespace(record)
+    versions.append(await first.store.renew(60))
+    await second.store.save_namespace(other, record)
+    versions.append(await first.store.renew(60))
+    await second.store.delete_namespace(record.namespace_id)
+    versions.append(await first.store.renew(60))
+    assert versions == sorted(set(versions)), "each is greater than the one before"
+
+
+async def test_what_was_not_done_to_a_namespace_changes_no_version(cluster: ClusterPlace) -> None:
+    node = await cluster.node("a:1")
+    record = rows.namespace("orders")
+    await node.store.save_namespace(record)
+    await node.commit(rows.write("w", rows.run("w", "r")))
+    version = await node.store.renew(60)
+    with pytest.raises(StaleVersion):
+        await node.store.save_namespace(record, rows.namespace("orders", description="never so"))
+    assert not await node.store.delete_namespace(record.namespace_id)
+    assert await node.store.delete_namespace("nobody's")
+    assert await node.store.renew(60) == version
 
 
 # --- taking over --------------------------------------------------------------------------------------------------

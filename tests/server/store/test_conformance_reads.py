@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
 import pytest
 
 from perdure.server.core.records import EntityWrite, RunRecord
@@ -14,6 +15,7 @@ from perdure.server.store.interface import (
     DueAlarm,
     ListPosition,
     ReadyTask,
+    StaleVersion,
     Store,
     StoreUnavailable,
 )
@@ -176,12 +178,49 @@ async def test_namespaces_are_kept_and_listed_by_name(store: Store) -> None:
     assert await store.list_namespaces() == [earlier, later]
 
 
-async def test_saving_a_namespace_again_replaces_it(store: Store) -> None:
+async def test_a_namespace_takes_the_place_of_its_former_state(store: Store) -> None:
     await store.save_namespace(rows.namespace("orders"))
+    [former] = await store.list_namespaces()
     changed = rows.namespace("orders-renamed", description="now described")
     changed.data, changed.search_attributes = {"key": "välue"}, {}
-    await store.save_namespace(changed)
+    await store.save_namespace(changed, former)
     assert await store.list_namespaces() == [changed]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"description": "of somebody else"},
+        {"data": {"key": "of somebody else"}},
+        {"search_attributes": {"Other": 1}},
+        {"drained_at": 7},
+        {"name": "renamed"},
+    ],
+)
+async def test_a_namespace_that_somebody_else_has_changed_stays_as_it_is(
+    store: Store, change: dict[str, object]
+) -> None:
+    await store.save_namespace(rows.namespace("orders"))
+    [former] = await store.list_namespaces()
+    theirs = msgspec.structs.replace(former, **change)
+    await store.save_namespace(theirs, former)
+    with pytest.raises(StaleVersion):
+        await store.save_namespace(msgspec.structs.replace(former, owner_email="ours"), former)
+    assert await store.list_namespaces() == [theirs]
+
+
+async def test_a_namespace_that_is_gone_does_not_come_back_by_a_change(store: Store) -> None:
+    former = rows.namespace("orders")
+    with pytest.raises(StaleVersion):
+        await store.save_namespace(rows.namespace("orders", description="ours"), former)
+    assert await store.list_namespaces() == []
+
+
+async def test_a_new_namespace_takes_no_place_that_is_taken(store: Store) -> None:
+    await store.save_namespace(rows.namespace("orders"))
+    with pytest.raises(BatchRejected):
+        await store.save_namespace(rows.namespace("others"))
+    assert [namespace.name for namespace in await store.list_namespaces()] == ["orders"]
 
 
 async def test_a_namespace_cannot_take_the_name_of_another(store: Store) -> None:

@@ -304,8 +304,8 @@ class NodeStore:
     async def list_namespaces(self) -> list[NamespaceRecord]:
         return await self._read(lambda db: db.list_namespaces())
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
-        await self._ask(lambda db: db.save_namespace(namespace))
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
+        await self._ask(lambda db: db.save_namespace(namespace, former))
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         return await self._read(lambda db: db.is_namespace_empty(namespace_id))

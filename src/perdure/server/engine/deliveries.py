@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from perdure.server.core.errors import NotFound, Unavailable
+from perdure.server.core.errors import Unavailable
 from perdure.server.core.inputs import Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, message_of, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
@@ -45,6 +45,13 @@ class Owners(Protocol):
         """Have the node that owns a shard answer; None where that is this node. Raises ServerError."""
 
 
+class NamespaceRegistry(Protocol):
+    """Which namespaces there are."""
+
+    async def is_there(self, namespace_id: str) -> bool:
+        """Return whether there is one of that id, by the store where it is not known. Raises StoreError."""
+
+
 class MessageGone(Exception):
     """The message is in the outbox no longer: its sender has the answer."""
 
@@ -58,16 +65,24 @@ class Deliveries:
         background: Owns the deliveries that other nodes ask for.
         ownership: Whether this node may take them in.
         owners: The other nodes; None where there are none.
+        namespaces: Where receivers may be.
     """
 
     def __init__(
-        self, store: Store, submit: Submit, background: Background, ownership: Ownership, owners: Owners | None
+        self,
+        store: Store,
+        submit: Submit,
+        background: Background,
+        ownership: Ownership,
+        owners: Owners | None,
+        namespaces: NamespaceRegistry,
     ) -> None:
         self._store = store
         self._submit = submit
         self._background = background
         self._ownership = ownership
         self._owners = owners
+        self._namespaces = namespaces
         self._turns = _Turns()
 
     async def deliver(self, message: Message, *, is_first: bool) -> Answer:
@@ -118,6 +133,8 @@ class Deliveries:
         term = self._ownership.require(message.receiver)
         async with self._turns.of((message.sender_run_id, message.receiver)):
             received = None
+            # The core answers; only a namespace that is not there has nobody to ask.
+            is_there = await self._namespaces.is_there(message.receiver.namespace_id)
             if not is_first:
                 pair = await self._store.read_pair(message.receiver, message.sender_run_id, message.number)
                 if not pair.is_pending:
@@ -126,14 +143,9 @@ class Deliveries:
             if self._ownership.require(message.receiver) != term:
                 # Another node may have taken it in since the inbox was read, and given the shard back.
                 raise Elsewhere(shard_of(message.receiver))
-            return await self._hand_over(Deliver(message.body.run_id, message, received))
-
-    async def _hand_over(self, given: Deliver) -> Answer:
-        try:
-            answer = await self._submit(given.message.receiver, given)
-        except NotFound:
-            # The core answers; only a namespace that is not there has nobody to ask.
-            return Answer(Outcome.NAMESPACE_NOT_FOUND)
+            if not is_there:
+                return Answer(Outcome.NAMESPACE_NOT_FOUND)
+            answer = await self._submit(message.receiver, Deliver(message.body.run_id, message, received))
         assert isinstance(answer, Answer)
         return answer
 

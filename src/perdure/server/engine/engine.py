@@ -104,9 +104,8 @@ class Engine:
         self._waiters = Waiters()
         self._queries = QueryBoard(self.matcher, settings.pending_queries)
         self._alarms = Alarms(store, clock, settings, self._ring)
-        self._deliveries = Deliveries(
-            store, self._carry, self.background, ownership, None if cluster is None else cluster.forwarding
-        )
+        owners = None if cluster is None else cluster.forwarding
+        self._deliveries = Deliveries(store, self._carry, self.background, ownership, owners, self.namespaces)
         self._outbox = Outbox(store, settings, self._carry, self._deliveries.deliver, ownership)
         self._publisher = Publisher(
             self.matcher, self._alarms, self._outbox, self._waiters, self._queries, self.background, self.submit

@@ -1,7 +1,9 @@
 """The namespaces of this server: all of them in memory, each change written to the store before it is seen.
 
 Every request names a namespace, so resolving one is a dictionary look-up and never waits. Changes are rare and go one
-after the other. This module must never delete what a namespace holds: it knows configuration only.
+after the other, and so do reads of the store: none may put back what a later change has made. The other nodes are told
+outside of that order, for each of them may be telling this one at the same moment. This module must never delete what a
+namespace holds: it knows configuration only.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from temporalio.api.errordetails.v1 import (
 
 from perdure.server.core.checks.names import is_too_long
 from perdure.server.core.checks.namespaces import DELETED, DEPRECATED, REGISTERED, require_namespace_state
-from perdure.server.core.errors import AlreadyExists, InvalidArgument, NotFound
+from perdure.server.core.errors import Aborted, AlreadyExists, InvalidArgument, NotFound
 from perdure.server.core.limits import Limits
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import BatchRejected
+from perdure.server.store.interface import BatchRejected, StaleVersion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,9 @@ DEFAULT_RETENTION_SECONDS = 24 * 3600
 _SUFFIX_LENGTH: Final = 5
 """As many characters of its id as Temporal puts behind the name of a namespace that is being deleted."""
 
+_TRIES: Final = 5
+"""How often a change is computed anew because somebody else was faster."""
+
 
 class NamespaceStore(Protocol):
     """What this module needs of a store."""
@@ -43,8 +48,8 @@ class NamespaceStore(Protocol):
     async def list_namespaces(self) -> list[NamespaceRecord]:
         """Return all namespaces, in name order."""
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
-        """Insert or replace a namespace, by id."""
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
+        """Insert a namespace, or put it in the place of its former state. Raises StaleVersion where that is none."""
 
     async def delete_namespace(self, namespace_id: str) -> bool:
         """Remove a namespace, unless something of it is left; return whether it is gone."""
@@ -122,10 +127,26 @@ class Namespaces:
 
     async def read_again(self) -> None:
         """Take in what other nodes have changed. Raises StoreError."""
+        async with self._changing:
+            await self._read()
+
+    async def is_there(self, namespace_id: str) -> bool:
+        """Return whether there is a namespace of an id: one that this node does not know may be new.
+
+        Raises:
+            StoreError: It is not known, and cannot be looked up.
+        """
+        if namespace_id not in self._by_id:
+            await self.read_again()
+        return namespace_id in self._by_id
+
+    async def _read(self) -> None:
         records = await self._store.list_namespaces()
-        self._by_name = {record.name: record for record in records}
-        self._by_id = {record.namespace_id: record for record in records}
-        self._tell()
+        by_id = {record.namespace_id: record for record in records}
+        if by_id != self._by_id:
+            self._by_id = by_id
+            self._by_name = {record.name: record for record in records}
+            self._tell()
 
     def resolve(self, name: str) -> NamespaceRecord:
         """Return the namespace a request names, for anything but new workflows.
@@ -215,15 +236,15 @@ class Namespaces:
                 await self._store.save_namespace(record)
             except BatchRejected as error:
                 # Another node was faster.
-                await self.read_again()
+                await self._read()
                 if name not in self._by_name:
                     raise
                 raise AlreadyExists(
                     f'Namespace "{name}" already exists', detail=NamespaceAlreadyExistsFailure()
                 ) from error
             self._hold(record)
-            await self._fellows.tell()
-            return record
+        await self._fellows.tell()
+        return record
 
     async def change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> NamespaceRecord:
         """Change a namespace: `edit` gets a copy, which takes the place of the old one once it is stored.
@@ -234,19 +255,31 @@ class Namespaces:
 
         Raises:
             NotFound: There is none of that name.
+            Aborted: Others have changed it again and again meanwhile.
         """
-        async with self._changing:
-            self._fellows.require_registry()
-            old = self.by_name(name)
-            record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
-            edit(record)
-            if record != old:
-                await self._store.save_namespace(record)
-                self._forget(old)
-                self._hold(record)
-                self._tell()
-                await self._fellows.tell()
-            return record
+        for _ in range(_TRIES):
+            with suppress(StaleVersion):
+                async with self._changing:
+                    record, is_changed = await self._change(name, edit)
+                if is_changed:
+                    await self._fellows.tell()
+                return record
+        raise Aborted(f"Namespace {name} was changed by somebody else meanwhile, try again")
+
+    async def _change(self, name: str, edit: Callable[[NamespaceRecord], None]) -> tuple[NamespaceRecord, bool]:
+        """Change it, where that changes anything, and return whether it does; under the lock."""
+        self._fellows.require_registry()
+        # Another node may have been the one that changes namespaces until now, or become it at this moment.
+        await self._read()
+        old = self.by_name(name)
+        record = msgspec.structs.replace(old, data=dict(old.data), search_attributes=dict(old.search_attributes))
+        edit(record)
+        if record != old:
+            await self._store.save_namespace(record, old)
+            self._forget(old)
+            self._hold(record)
+            self._tell()
+        return record, record != old
 
     async def begin_deletion(self, name: str, delay_seconds: int) -> NamespaceRecord:
         """Close a namespace for good and free its name; its runs are deleted from now on, and then itself.
@@ -274,18 +307,19 @@ class Namespaces:
 
         Not before every node knows that it is to go, and has written what it had taken in for it.
         """
+        self._fellows.require_registry()
+        if not await self._fellows.tell():
+            return False
         async with self._changing:
             self._fellows.require_registry()
-            if not await self._fellows.tell():
-                return False
             is_gone = await self._store.delete_namespace(record.namespace_id)
-            if is_gone:
-                known = self._by_id.get(record.namespace_id)
-                if known is not None:
-                    self._forget(known)
+            held = self._by_id.get(record.namespace_id)
+            if is_gone and held is not None:
+                self._forget(held)
                 self._tell()
-                await self._fellows.tell()
-            return is_gone
+        if is_gone:
+            await self._fellows.tell()
+        return is_gone
 
     def _name_of_deleted(self, record: NamespaceRecord) -> str:
         """Return the name with a beginning of the id behind it: five characters of it, or more where that is taken."""

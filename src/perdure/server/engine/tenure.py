@@ -28,7 +28,6 @@ from perdure.server.engine.waiters import Waiters
 from perdure.server.store.interface import Claim, ShardMove, StoreError
 
 _logger = logging.getLogger(__name__)
-_READS_OF_NAMESPACES: Final = 10
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -61,6 +60,8 @@ class Tenure:
         self._deleters = deleters
         self._background = background
         self._fenced = fenced
+        self._is_reading_due = False
+        self._is_reading = False
 
     def gained(self, shards: frozenset[int]) -> None:
         """Read what this node has come to own."""
@@ -98,19 +99,38 @@ class Tenure:
         """Stop serving: another process uses this node's name."""
         self._fenced.set()
 
+    def view_changed(self) -> None:
+        """Read the namespaces anew: a change of them changes the view, too, and may not have been heard."""
+        self._read_namespaces_soon()
+
     def linked(self) -> None:
         """Read the namespaces anew: a change may not have been heard."""
-        self._background.start(self._read_namespaces(), "reading of namespaces")
+        self._read_namespaces_soon()
+
+    def _read_namespaces_soon(self) -> None:
+        self._is_reading_due = True
+        if not self._is_reading:
+            self._is_reading = True
+            self._background.start(self._read_namespaces(), "reading of namespaces")
 
     async def _read_namespaces(self) -> None:
-        """Read them, in more than one try: but where the store stays away, this node is replaced, and begins anew."""
-        for _ in range(_READS_OF_NAMESPACES):
-            try:
-                await self._namespaces.read_again()
-                return
-            except StoreError as error:
-                _logger.warning("the namespaces cannot be read anew yet: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
+        """Read them until it succeeds, and once more if that was asked for meanwhile: the read may have come before."""
+        try:
+            while self._is_reading_due:
+                self._is_reading_due = False
+                if not await self._have_read_namespaces():
+                    self._is_reading_due = True
+                    await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            self._is_reading = False
+
+    async def _have_read_namespaces(self) -> bool:
+        try:
+            await self._namespaces.read_again()
+        except StoreError as error:
+            _logger.warning("the namespaces cannot be read anew yet: %s", error)
+            return False
+        return True
 
     def _held(self, shards: frozenset[int]) -> list[WorkflowKey]:
         keys = self._cache.keys()

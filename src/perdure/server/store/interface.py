@@ -42,7 +42,7 @@ class BatchRejected(StoreError):
 
 
 class StaleVersion(BatchRejected):
-    """A run's stored version is not the expected one: what the batch was computed on has changed."""
+    """What is stored of a run or namespace is not the expected: what the write was computed on has changed."""
 
 
 class Fenced(StoreError):
@@ -197,7 +197,7 @@ class ClusterView(NamedTuple):
     """The cluster at one moment."""
 
     version: int
-    """Grows with every change of a member, its lease left out, and of a shard's owner."""
+    """Grows with every change of a member, its lease left out, of a shard's owner, and of a namespace."""
     members: list[Member]
     """In the order of their nodes."""
     shards: list[ShardOwner]
@@ -323,8 +323,19 @@ class Store(Protocol):
     async def list_namespaces(self) -> list[NamespaceRecord]:
         """Return all namespaces, in name order."""
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
-        """Insert or replace a namespace, by id. Raises BatchRejected where another one has its name."""
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
+        """Insert a namespace, or put it in the place of its former state.
+
+        Not fenced: who replaces what another process has changed meanwhile is refused.
+
+        Args:
+            namespace: As it is to be.
+            former: As it was read; None for a new one.
+
+        Raises:
+            StaleVersion: What is stored is not `former` any more. Nothing was written.
+            BatchRejected: Another one has its name, or a new one its id.
+        """
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         """Return whether nothing is left of a namespace: no run, no message from or to it, no discarded history."""

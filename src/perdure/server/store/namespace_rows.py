@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from perdure.server.core.records import NamespaceRecord
+from perdure.server.store.interface import StaleVersion
 
 NamespaceRow: TypeAlias = tuple[str, str, int, str, str, str, int, int, str, int | None, int | None]
 """The columns of `namespace`."""
@@ -33,6 +34,11 @@ def namespace_row(namespace: NamespaceRecord) -> NamespaceRow:
         namespace.delete_delay_seconds,
         namespace.drained_at,
     )
+
+
+def stale_namespace(namespace: NamespaceRecord) -> StaleVersion:
+    """Return what is raised where somebody else has changed a namespace."""
+    return StaleVersion(f"Namespace {namespace.namespace_id} was changed by somebody else meanwhile.")
 
 
 def namespace_record(row: NamespaceRow) -> NamespaceRecord:

@@ -84,6 +84,7 @@ class RemoteStore(Store):
         """Whether leases are not prolonged and views not read; batches get through."""
         self.reading_pairs = Gate()
         self.reading_outbox = Gate()
+        self.reading_namespaces = Gate()
 
     def _require_way(self) -> None:
         if self.is_cut:
@@ -115,7 +116,9 @@ class RemoteStore(Store):
 
     async def list_namespaces(self) -> list[NamespaceRecord]:
         self._require_way()
-        return await super().list_namespaces()
+        records = await super().list_namespaces()
+        await self.reading_namespaces.passed()
+        return records
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         self._require_way()

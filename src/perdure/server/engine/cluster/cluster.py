@@ -52,6 +52,9 @@ class Node(Protocol):
     def give_up(self) -> None:
         """End the process: another one uses this node's name."""
 
+    def view_changed(self) -> None:
+        """Something in the database has changed, be it a namespace."""
+
     def linked(self) -> None:
         """Another node can be reached that could not: what was announced meanwhile may have been missed."""
 
@@ -175,6 +178,10 @@ class Cluster:
     def give_up(self) -> None:
         """See `Node.give_up`."""
         self._node.give_up()
+
+    def view_changed(self) -> None:
+        """See `Node.view_changed`."""
+        self._node.view_changed()
 
     def members_changed(self, members: Sequence[Member]) -> None:
         """Have links to all other members."""

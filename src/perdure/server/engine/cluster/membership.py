@@ -66,6 +66,9 @@ class Host(Protocol):
     def give_up(self) -> None:
         """End the process: another one uses this node's name."""
 
+    def view_changed(self) -> None:
+        """Something in the database has changed since the view was read last, be it a namespace."""
+
     def members_changed(self, members: Sequence[Member]) -> None:
         """These are the members now, this node among them."""
 
@@ -320,6 +323,7 @@ class Membership:
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         if view.version != self._view.version:
             self._ownership.learn(view.shards)
+            self._host.view_changed()
         self._view = view
         # Who has told of a change during the read may not see it in what was read.
         self._look_at = 0.0 if self._is_told_to_look else asked_at + self._seconds_to_next_end(view)

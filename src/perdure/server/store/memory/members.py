@@ -117,6 +117,10 @@ class Members:
             del self._rows[place.node]
             self._version += 1
 
+    def note_change(self) -> None:
+        """Have every node look: something besides members and shards has changed."""
+        self._version += 1
+
     def _row_of(self, place: Place) -> _Row | None:
         row = self._rows.get(place.node)
         return row if row is not None and row.session == place.session else None

@@ -47,6 +47,7 @@ from perdure.server.store.interface import (
 )
 from perdure.server.store.memory.database import Change, MemoryDatabase, Pending, Tables
 from perdure.server.store.memory.members import Place
+from perdure.server.store.namespace_rows import stale_namespace
 from perdure.server.store.visibility.filter import Filter, matches
 
 
@@ -381,13 +382,19 @@ class MemoryStore:
         namespaces = sorted(self._tables().namespaces.values(), key=lambda namespace: namespace.name)
         return copy.deepcopy(namespaces)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         """See `Store.save_namespace`."""
         namespaces = self._tables().namespaces
+        stored = namespaces.get(namespace.namespace_id)
+        if former is None and stored is not None:
+            raise BatchRejected(f"Namespace {namespace.namespace_id} is there already.")
+        if stored != former:
+            raise stale_namespace(namespace)
         for other in namespaces.values():
             if other.name == namespace.name and other.namespace_id != namespace.namespace_id:
                 raise BatchRejected(f"Namespace {other.namespace_id} already has the name {namespace.name!r}.")
         namespaces[namespace.namespace_id] = copy.deepcopy(namespace)
+        self.database.members.note_change()
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         """See `Store.is_namespace_empty`."""
@@ -401,8 +408,8 @@ class MemoryStore:
     async def delete_namespace(self, namespace_id: str) -> bool:
         """See `Store.delete_namespace`."""
         is_empty = await self.is_namespace_empty(namespace_id)
-        if is_empty:
-            self._tables().namespaces.pop(namespace_id, None)
+        if is_empty and self._tables().namespaces.pop(namespace_id, None) is not None:
+            self.database.members.note_change()
         return is_empty
 
     # --- visibility -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from perdure.server.core.records import DiscardedHistory
 from perdure.server.store.interface import ClosedRun, RunName, RunPosition
+from perdure.server.store.postgres.nodes import BUMP_VERSION
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection, Reader
@@ -40,7 +41,10 @@ _IS_EMPTY = (
     " AND NOT EXISTS (SELECT 1 FROM discarded_history WHERE namespace_id = $1)"
 )
 IS_EMPTY = f"SELECT {_IS_EMPTY}"
-_DELETE_NAMESPACE = f"DELETE FROM namespace WHERE namespace_id = $1 AND {_IS_EMPTY}"  # noqa: S608 - built at import.
+_DELETE_NAMESPACE = (
+    f"WITH gone AS (DELETE FROM namespace WHERE namespace_id = $1 AND {_IS_EMPTY} RETURNING namespace_id)"  # noqa: S608 - built at import.
+    f" {BUMP_VERSION} AND EXISTS (SELECT 1 FROM gone)"
+)
 _IS_THERE = "SELECT EXISTS (SELECT 1 FROM namespace WHERE namespace_id = $1)"
 
 _BEFORE_ALL = RunPosition(-(2**63), "")

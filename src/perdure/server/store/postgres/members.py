@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _NOW = "(extract(epoch FROM now()) * 1000000)::bigint * 1000"
 _VERSION = "SELECT value FROM meta WHERE name = 'cluster_version'"
-_BUMP = "UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'cluster_version'"
 
 JOIN = (
     "INSERT INTO member (node, session, release, started_at, lease_until, is_leaving)"
@@ -62,11 +61,11 @@ GIVE = (
 )
 SET_LEAVING = (
     "WITH changed AS (UPDATE member SET is_leaving = true WHERE node = $1 AND session = $2 AND NOT is_leaving"
-    f" RETURNING node) {_BUMP} AND EXISTS (SELECT 1 FROM changed)"
+    f" RETURNING node) {nodes.BUMP_VERSION} AND EXISTS (SELECT 1 FROM changed)"
 )
 LEAVE = (
     "WITH changed AS (DELETE FROM member WHERE node = $1 AND session = $2 RETURNING node)"
-    f" {_BUMP} AND EXISTS (SELECT 1 FROM changed)"
+    f" {nodes.BUMP_VERSION} AND EXISTS (SELECT 1 FROM changed)"
 )
 
 
@@ -75,7 +74,7 @@ async def join(session: Session, node: str, life: str, release: str, lease_secon
     await session.execute(JOIN, node, life, release, _nanoseconds(lease_seconds))
     claim = await nodes.claim(session, node)
     await session.execute(TAKE_UNOWNED, node)
-    await session.execute(_BUMP)
+    await session.execute(nodes.BUMP_VERSION)
     return claim
 
 
@@ -106,14 +105,14 @@ async def take_over(
         raise _no_member(place[0])
     moves = [ShardMove(shard, to) for to, given in shards.items() for shard in given]
     await _give(session, node, moves, is_leaving_allowed=True)
-    await session.execute(_BUMP)
+    await session.execute(nodes.BUMP_VERSION)
     return True
 
 
 async def move(session: Session, node: str, moves: Sequence[ShardMove]) -> None:
     """See `Batch.moves`; within a transaction that has passed the fence of the node."""
     if moves and await _give(session, node, moves, is_leaving_allowed=False):
-        await session.execute(_BUMP)
+        await session.execute(nodes.BUMP_VERSION)
 
 
 async def set_leaving(session: Session, node: str, life: str) -> None:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Claim, Fenced, StoreUnavailable
-from perdure.server.store.namespace_rows import namespace_record, namespace_row
+from perdure.server.store.namespace_rows import namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
 if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection, Reader
 
+BUMP_VERSION = "UPDATE meta SET value = (value::bigint + 1)::text WHERE name = 'cluster_version'"
+"""Has every node of the cluster look at what has changed."""
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
 CLAIM = (
     "INSERT INTO node (node, incarnation, batch) VALUES ($1, 1, 0) ON CONFLICT (node)"
@@ -26,11 +28,25 @@ RESOLVE = (
 """It also takes a row whose last bump was a resolve with the same nonce: one of ours, whose answer was lost."""
 _IS_READ_ONLY = "SELECT current_setting('transaction_read_only') = 'on'"
 _NAMESPACE_NAMES = ", ".join(NAMESPACE.column_names)
-_SAVE_NAMESPACE = (
-    f"INSERT INTO namespace ({_NAMESPACE_NAMES})"
-    f" VALUES ({', '.join(f'${number}' for number, _ in enumerate(NAMESPACE.columns, start=1))})"
-    " ON CONFLICT (namespace_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in NAMESPACE.column_names if name != "namespace_id")
+_PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1)]
+_FORMER_PLACES = [f"${number}" for number, _ in enumerate(NAMESPACE.columns, start=1 + len(_PLACES))]
+_BUMP_IF_SAVED = f"{BUMP_VERSION} AND EXISTS (SELECT 1 FROM saved)"
+_INSERT_NAMESPACE = (
+    f"WITH saved AS (INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join(_PLACES)}) RETURNING namespace_id)"
+    f" {_BUMP_IF_SAVED}"
+)
+_REPLACE_NAMESPACE = (
+    f"WITH saved AS (UPDATE namespace SET ({_NAMESPACE_NAMES}) = ({', '.join(_PLACES)})"
+    f" WHERE namespace_id = {_FORMER_PLACES[0]} AND "
+    + " AND ".join(
+        # CockroachDB documents no IS NOT DISTINCT FROM.
+        f"({column.name} = {place} OR ({column.name} IS NULL AND {place} IS NULL))"
+        if column.nullable
+        else f"{column.name} = {place}"
+        for column, place in zip(NAMESPACE.columns, _FORMER_PLACES, strict=True)
+        if column.name != "namespace_id"
+    )
+    + f" RETURNING namespace_id) {_BUMP_IF_SAVED}"
 )
 _LIST_NAMESPACES = f"SELECT {_NAMESPACE_NAMES} FROM namespace ORDER BY name"
 
@@ -72,9 +88,13 @@ async def check(connection: Connection) -> None:
         raise StoreUnavailable("The database takes no writes: it is a standby, or was made read-only.")
 
 
-async def save_namespace(connection: Connection, namespace: NamespaceRecord) -> None:
+async def save_namespace(connection: Connection, namespace: NamespaceRecord, former: NamespaceRecord | None) -> None:
     """See `Store.save_namespace`."""
-    await connection.execute(_SAVE_NAMESPACE, *namespace_row(namespace))
+    row = namespace_row(namespace)
+    if former is None:
+        await connection.execute(_INSERT_NAMESPACE, *row)
+    elif await connection.execute(_REPLACE_NAMESPACE, *row, *namespace_row(former)) == "UPDATE 0":
+        raise stale_namespace(namespace)
 
 
 async def list_namespaces(reader: Reader) -> list[NamespaceRecord]:

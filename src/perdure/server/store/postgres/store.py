@@ -300,9 +300,9 @@ class PostgresStore:
         """See `Store.list_namespaces`."""
         return await nodes.list_namespaces(self._reader)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         """See `Store.save_namespace`."""
-        await self._writer.ask(lambda connection: nodes.save_namespace(connection, namespace))
+        await self._writer.ask(lambda connection: nodes.save_namespace(connection, namespace, former))
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         """See `Store.is_namespace_empty`."""

@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.server.core.records import NamespaceRecord
 from perdure.server.store.interface import Claim, Fenced
-from perdure.server.store.namespace_rows import NamespaceRow, namespace_record
+from perdure.server.store.namespace_rows import NamespaceRow, namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
@@ -22,10 +22,10 @@ _RESOLVE = (
     "UPDATE node SET incarnation = incarnation + 1 WHERE node = ? AND incarnation = ? RETURNING incarnation, batch"
 )
 _NAMESPACE_NAMES = ", ".join(NAMESPACE.column_names)
-_SAVE_NAMESPACE = (
-    f"INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join('?' * len(NAMESPACE.columns))})"
-    " ON CONFLICT (namespace_id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in NAMESPACE.column_names if name != "namespace_id")
+_INSERT_NAMESPACE = f"INSERT INTO namespace ({_NAMESPACE_NAMES}) VALUES ({', '.join('?' * len(NAMESPACE.columns))})"
+_REPLACE_NAMESPACE = (
+    f"UPDATE namespace SET {', '.join(f'{name} = ?' for name in NAMESPACE.column_names)}"
+    f" WHERE {' AND '.join(f'{name} IS ?' for name in NAMESPACE.column_names)}"
 )
 _LIST_NAMESPACES = (
     f"SELECT json_group_array(json_array({_NAMESPACE_NAMES})) FROM (SELECT * FROM namespace ORDER BY name)"
@@ -53,9 +53,12 @@ def resolve(connection: sqlite3.Connection, node: str, incarnation: int) -> Clai
     return Claim(*rows[0])
 
 
-def save_namespace(connection: sqlite3.Connection, row: NamespaceRow) -> None:
+def save_namespace(connection: sqlite3.Connection, namespace: NamespaceRecord, former: NamespaceRecord | None) -> None:
     """See `Store.save_namespace`."""
-    connection.execute(_SAVE_NAMESPACE, row)
+    if former is None:
+        connection.execute(_INSERT_NAMESPACE, namespace_row(namespace))
+    elif not connection.execute(_REPLACE_NAMESPACE, (*namespace_row(namespace), *namespace_row(former))).rowcount:
+        raise stale_namespace(namespace)
 
 
 def list_namespaces(connection: sqlite3.Connection) -> list[NamespaceRecord]:

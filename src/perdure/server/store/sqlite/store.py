@@ -36,7 +36,6 @@ from perdure.server.store.interface import (
     StoredEvent,
     StoreMismatch,
 )
-from perdure.server.store.namespace_rows import namespace_row
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.sqlite import batches, deletions, listings, nodes, queries
 from perdure.server.store.sqlite.adapters import register_adapters
@@ -231,10 +230,9 @@ class SqliteStore:
         """See `Store.list_namespaces`."""
         return await self._reader.run(nodes.list_namespaces)
 
-    async def save_namespace(self, namespace: NamespaceRecord) -> None:
+    async def save_namespace(self, namespace: NamespaceRecord, former: NamespaceRecord | None = None) -> None:
         """See `Store.save_namespace`."""
-        row = namespace_row(namespace)
-        await self._writer.run(lambda connection: nodes.save_namespace(connection, row))
+        await self._writer.run(lambda connection: nodes.save_namespace(connection, namespace, former))
 
     async def is_namespace_empty(self, namespace_id: str) -> bool:
         """See `Store.is_namespace_empty`."""
