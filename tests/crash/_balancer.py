@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 _LOOK_SECONDS = 0.2
 _GREETING_SECONDS = 0.8
 """How long a node may take to greet: much longer than it does on a busy machine."""
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+"""What a client of HTTP/2 sends first, with empty settings; a server answers with its own."""
 _PIECE_BYTES = 65_536
 
 
@@ -30,7 +32,7 @@ class _Node:
             async with asyncio.timeout(_GREETING_SECONDS):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 try:
-                    # The first frame of HTTP/2 is sent without being asked for.
+                    writer.write(_HELLO)
                     self.is_up = bool(await reader.read(1))
                 finally:
                     writer.close()

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from perdure.server.core.errors import ServerError
 from perdure.server.core.inputs import Delete
 from perdure.server.core.records import NamespaceRecord, WorkflowKey
 from perdure.server.engine.background import run_for_ever
@@ -96,7 +97,7 @@ class NamespaceDrain:
         except Elsewhere:
             # Another node removes it; this one has deleted what it owned of it.
             return
-        except StoreError as error:
+        except (ServerError, StoreError) as error:
             _logger.warning("a namespace cannot be deleted yet, trying again: %s", error)
 
     async def _delete_runs(self, namespace_id: str) -> int:

@@ -280,7 +280,9 @@ class Namespaces:
                 return False
             is_gone = await self._store.delete_namespace(record.namespace_id)
             if is_gone:
-                self._forget(self._by_id[record.namespace_id])
+                known = self._by_id.get(record.namespace_id)
+                if known is not None:
+                    self._forget(known)
                 self._tell()
                 await self._fellows.tell()
             return is_gone

@@ -26,6 +26,8 @@ _WRITE_BUFFER_BYTES: Final = 1024 * 1024
 _SILENT_MS: Final = 10_000
 """A peer that has acknowledged nothing for so long is gone, as far as the system can tell."""
 _PROBE_SECONDS: Final = 5
+_CONNECT_SECONDS: Final = 2.0
+"""How long a connection to another node may take to be made."""
 
 
 class LinkProtocol(asyncio.Protocol):
@@ -168,7 +170,10 @@ class TcpDialer:
     async def dial(self, address: str) -> AsyncIterator[ByteStream]:
         """See `Dialer.dial`."""
         host, _, port = address.rpartition(":")
-        _, link = await asyncio.get_running_loop().create_connection(LinkProtocol, host.strip("[]"), int(port))
+        loop = asyncio.get_running_loop()
+        # The system would try for minutes, longer and longer between the attempts.
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, link = await loop.create_connection(LinkProtocol, host.strip("[]"), int(port))
         try:
             await link.write(PREFACE)
             yield link
