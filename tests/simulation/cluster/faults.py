@@ -67,6 +67,9 @@ class Place(Protocol):
     def start(self, work: Coroutine[object, object, None]) -> object:
         """Run something that ends with the world."""
 
+    async def take_down(self, node: ClusterNode) -> None:
+        """Stop a node as an operator would."""
+
     async def bring_up(self, name: str) -> None:
         """Start a node, again and again until it runs."""
 
@@ -164,7 +167,7 @@ class ClusterFaults:
 
     async def _stop(self, node: ClusterNode) -> None:
         try:
-            await node.stop()
+            await self._place.take_down(node)
         except ConnectionLost:
             # It was killed while it stopped, and comes back for that.
             return

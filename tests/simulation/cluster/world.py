@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import msgspec
@@ -57,6 +58,8 @@ class ClusterWorld(World):
         self.network = Network(self.rng("network"), rng.choice((0.0, 0.002, 0.2)))
         self._nodes: list[ClusterNode] = []
         self._names = 0
+        self._on_the_way = 0
+        """How many nodes are being brought up or taken down."""
         self._acts: dict[asyncio.Task[None], None] = {}
         self._count = rng.randint(2, 3)
 
@@ -73,6 +76,23 @@ class ClusterWorld(World):
 
     async def bring_up(self, name: str) -> None:
         """Start a node, again and again until it or another process of its name runs."""
+        with self._moving():
+            await self._bring_up(name)
+
+    async def take_down(self, node: ClusterNode) -> None:
+        """Stop a node as an operator would."""
+        with self._moving():
+            await node.stop()
+
+    @contextmanager
+    def _moving(self) -> Iterator[None]:
+        self._on_the_way += 1
+        try:
+            yield
+        finally:
+            self._on_the_way -= 1
+
+    async def _bring_up(self, name: str) -> None:
         while True:
             node = self._new_node(name)
             if await node.start():
@@ -134,6 +154,9 @@ class ClusterWorld(World):
             await asyncio.sleep(0.1)
 
     async def end(self) -> None:
+        while self._on_the_way:
+            # It would be left behind half started or half stopped, and nobody's.
+            await asyncio.sleep(0.1)
         await self.end_tasks()
         await asyncio.sleep(_SETTLING_SECONDS)
         self.check()

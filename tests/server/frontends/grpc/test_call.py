@@ -306,12 +306,14 @@ async def test_a_call_leaves_no_circles_of_garbage_behind() -> None:
         client = Connected(answer)
         await client.hello()
         await client.give(client.peer.call(1, headers=call_headers(grpc_timeout="5S")))
-        gc.collect()
+        while gc.collect():
+            # What other tests have left may take several looks.
+            pass
         gc.disable()
         try:
-            for stream_id in range(3, 43, 2):
+            for stream_id in range(3, 403, 2):
                 await client.give(client.peer.call(stream_id, headers=call_headers(grpc_timeout="5S")))
-            assert gc.collect() < 20
+            assert gc.collect() < 200, "less than one object a call"
         finally:
             gc.enable()
 
