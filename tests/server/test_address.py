@@ -1,11 +1,29 @@
-"""At which address other nodes reach a server, however it is told to listen."""
+"""The address at which other nodes reach this one, where nobody has set it."""
 
 from __future__ import annotations
 
 import pytest
 
-from perdure.server.address import node_address
+from perdure.server.address import database_host, node_address
 from perdure.server.settings import ServerSettings
+
+
+@pytest.mark.parametrize(
+    ("db", "host"),
+    [
+        ("postgresql://ada:s@db.example:5433/orders", "db.example"),
+        ("postgresql://db.example/orders?sslmode=require", "db.example"),
+        ("postgresql://h1,h2/orders", "h1"),
+        ("postgresql://h1:1,h2:2/orders", "h1"),
+        ("postgresql://[fd00::1]:5432,[fd00::2]/orders", "fd00::1"),
+        ("postgresql:///orders", None),
+        ("postgresql:///orders?host=/var/run/postgresql", None),
+        ("postgresql://%2Fvar%2Frun%2Fpostgresql/orders", None),
+        ("postgresql:///orders?host=h1,h2", "h1"),
+    ],
+)
+def test_the_first_host_of_the_database_counts(db: str, host: str | None) -> None:
+    assert database_host(db) == host
 
 
 @pytest.mark.parametrize(

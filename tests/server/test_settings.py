@@ -105,3 +105,16 @@ def test_a_batch_that_stops_blocks_the_others_for_less_than_half_a_lease(lease_s
 def test_shorter_timeouts_than_the_lease_asks_for_stay_as_they_were_set() -> None:
     short = PostgresSettings(lock_timeout_seconds=0.2, idle_transaction_timeout_seconds=0.1)
     assert short.within(5.0) == short
+
+
+@pytest.mark.parametrize("advertise", ["", "node-1:7233", "10.0.0.7:7233", "[fd00::7]:7233"])
+def test_an_address_for_other_nodes_is_a_host_and_a_port(advertise: str) -> None:
+    assert ServerSettings(advertise=advertise).advertise == advertise
+
+
+@pytest.mark.parametrize(
+    "advertise", ["node-1", ":7233", "node-1:", "node-1:0", "node-1:70000", "node-1:grpc", "fd00::7", "a..b:1", "a b:1"]
+)
+def test_an_address_that_nobody_could_dial_is_refused(advertise: str) -> None:
+    with pytest.raises(SettingsError, match=r"^advertise must be host:port"):
+        ServerSettings(advertise=advertise)

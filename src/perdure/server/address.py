@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote
 
 from perdure.server.settings import ServerSettings
 
@@ -21,18 +21,26 @@ def node_address(settings: ServerSettings, port: int) -> str:
     Args:
         settings: Of the server.
         port: On which it listens.
+
+    Raises:
+        OSError, ValueError: It cannot be found, and has to be set.
     """
     if settings.advertise:
         return settings.advertise
     address = ipaddress.ip_address(settings.ip)
-    host = _towards(_first_host(settings.db)) if address.is_unspecified else settings.ip
+    host = _towards(database_host(settings.db)) if address.is_unspecified else settings.ip
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _first_host(db: str) -> str | None:
-    """Return the host of a URL, the first one where it names several servers."""
-    parts = urlsplit(db)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2].partition(",")[0]).hostname
+def database_host(db: str) -> str | None:
+    """Return the first host that a URL of PostgreSQL names; None where it names none, or a socket on this machine."""
+    address, _, query = db.partition("://")[2].partition("?")
+    [named, *_] = parse_qs(query).get("host") or [unquote(address.partition("/")[0].rpartition("@")[2])]
+    first = named.split(",")[0]
+    if first.startswith("/"):
+        return None
+    host = first[1:].partition("]")[0] if first.startswith("[") else first.partition(":")[0]
+    return host or None
 
 
 def _towards(host: str | None) -> str:

@@ -234,7 +234,11 @@ def _make_cluster(
     from perdure.server.address import node_address
     from perdure.server.engine.cluster.cluster import Cluster
 
-    return Cluster(store, clock, node_address(settings, port), __version__, TcpDialer(), settings.engine.cluster)
+    try:
+        address = node_address(settings, port)
+    except (OSError, ValueError) as error:
+        raise CannotServe(f"no address is found for other nodes to reach this one, set --advertise: {error}") from error
+    return Cluster(store, clock, address, __version__, TcpDialer(), settings.engine.cluster)
 
 
 def make_store(settings: ServerSettings) -> SqliteStore | ClusterStore:

@@ -115,6 +115,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             sqlite_path(self.db)
         if not 0 <= self.port <= 65535:
             raise SettingsError(f"port must be 0 to 65535, not {self.port}")
+        if self.advertise and not _is_host_and_port(self.advertise):
+            raise SettingsError(f"advertise must be host:port, an IPv6 address in brackets, not {self.advertise!r}")
         for name in self.namespaces:
             if not name:
                 raise SettingsError("a namespace must have a name")
@@ -132,6 +134,21 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     def address(self) -> str:
         """Where the gRPC front end listens, as host:port."""
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return False
+    try:
+        # As the system does it when it looks the name up.
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) <= 65535
+    return is_port and bool(host) and not any(each.isspace() or each in "/@[]" for each in host)
 
 
 def is_postgres(db: str) -> bool:

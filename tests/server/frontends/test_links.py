@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
 
-from perdure.server.engine.cluster.link import ByteStream
+from perdure.server.engine.cluster.stream import ByteStream
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
 from perdure.server.frontends.grpc.http2.limits import Http2Limits
 from perdure.server.frontends.links import PREFACE, AcceptLink, TcpDialer
@@ -21,9 +21,13 @@ MIB = 1024 * 1024
 
 
 @asynccontextmanager
-async def serving(accept: AcceptLink, limits: Http2Limits | None = None) -> AsyncIterator[str]:
+async def serving(
+    accept: AcceptLink, limits: Http2Limits | None = None, *, connections_max: int = 10, doormen_max: int = 10
+) -> AsyncIterator[str]:
     """A front end that takes in links; its address."""
-    frontend = GrpcFrontend([], address="127.0.0.1:0", limits=limits)
+    frontend = GrpcFrontend(
+        [], address="127.0.0.1:0", limits=limits, connections_max=connections_max, doormen_max=doormen_max
+    )
     port = await frontend.bind()
     await frontend.start(Dispatcher(server_with(), []), accept)
     try:
@@ -125,3 +129,34 @@ async def test_nobody_listens_is_an_error_of_the_system() -> None:
     with pytest.raises(OSError):
         async with TcpDialer().dial(address):
             pass
+
+
+async def test_a_flood_of_clients_keeps_no_other_node_out() -> None:
+    async with serving(echo, connections_max=1) as address:
+        host, port = address.split(":")
+        clients = [await asyncio.open_connection(host, int(port)) for _ in range(3)]
+        said = []
+        for reader, writer in clients:
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            said.append(await reader.read(4096))
+        assert [b"too many connections" in each for each in said] == [False, True, True]
+        async with TcpDialer().dial(address) as stream:
+            await stream.write(b"hello")
+            assert await read_exactly(stream, 5) == b"hello"
+        for _, writer in clients:
+            writer.close()
+
+
+async def test_of_too_many_that_say_nothing_the_eldest_goes() -> None:
+    async with serving(echo, doormen_max=2) as address:
+        host, port = address.split(":")
+        silent = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+        async with TcpDialer().dial(address) as stream:
+            await stream.write(b"hello")
+            assert await read_exactly(stream, 5) == b"hello"
+        with pytest.raises(ConnectionResetError):
+            assert await silent[0][0].read() == b""
+            raise ConnectionResetError
+        assert not silent[1][0].at_eof()
+        for _, writer in silent:
+            writer.close()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
-from perdure.server.engine.cluster.link import ByteStream
+from perdure.server.engine.cluster.stream import ByteStream
 
 Accept = Callable[[ByteStream], Coroutine[object, object, None]]
 

@@ -17,7 +17,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from perdure.server.core.errors import Unavailable
 from perdure.server.core.inputs import Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, message_of, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
@@ -25,13 +24,30 @@ from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import Background
 from perdure.server.engine.cluster.ownership import Elsewhere, Ownership
 from perdure.server.engine.cluster.services import DELIVER, Asked
-from perdure.server.store.interface import Store, StoreError
+from perdure.server.store.interface import Store
 
 Submit = Callable[[WorkflowKey, Input], Awaitable[object]]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_record: Final = msgspec.msgpack.Decoder(OutboxRecord)
 _answer: Final = msgspec.msgpack.Decoder(Answer)
+
+
+class _Delivery(msgspec.Struct, array_like=True):
+    """A message on its way to another node: as its row, but that a newer release may add to the end."""
+
+    run_id: str
+    number: int
+    namespace_id: str
+    workflow_id: str
+    receiver_namespace_id: str
+    receiver_workflow_id: str
+    kind: str
+    initiated_event_id: int
+    sent_at: int
+    body: bytes
+
+
+_delivery: Final = msgspec.msgpack.Decoder(_Delivery)
 
 Pair = tuple[str, WorkflowKey]
 _GONE: Final = b""
@@ -112,19 +128,17 @@ class Deliveries:
 
         Once begun it goes on, whatever becomes of the connection: the next delivery must find it done or not done.
         """
-        message = message_of(_record.decode(asked.body))
+        message = message_of(OutboxRecord(*msgspec.structs.astuple(_delivery.decode(asked.body))))
         done: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._background.start(_settle(done, self._take_in(message, is_first=False)), "delivery for another node")
         try:
             return _encode(await asyncio.shield(done))
         except MessageGone:
             return _GONE
-        except StoreError as error:
-            raise Unavailable(f"the message could not be taken in, try again: {error}") from error
 
     async def _ask_owner(self, shard: int, message: Message) -> Answer | None:
         assert self._owners is not None, "only where there are other nodes"
-        reply = await self._owners.ask_owner(shard, DELIVER, _encode(outbox_record(message)))
+        reply = await self._owners.ask_owner(shard, DELIVER, _encode(_Delivery(*outbox_record(message))))
         if reply == _GONE:
             raise MessageGone
         return None if reply is None else _answer.decode(reply)

@@ -74,6 +74,13 @@ _WORKFLOW_TASK: Final = tags_of(RespondWorkflowTaskCompletedResponse)["workflow_
 _ACTIVITY_TASKS: Final = tags_of(RespondWorkflowTaskCompletedResponse)["activity_tasks"]
 
 
+class _Shutdown(msgspec.Struct, array_like=True):
+    """A worker that stops, for the other nodes."""
+
+    namespace_id: str
+    request: bytes
+
+
 class Engine:
     """One node of the engine on one store.
 
@@ -355,12 +362,12 @@ class Engine:
         """End the polls of a worker that stops, on all nodes, and offer its sticky tasks to others."""
         self._shut_down_worker(namespace_id, request)
         if self.cluster is not None:
-            body = msgspec.msgpack.encode((namespace_id, request.SerializeToString()))
+            body = msgspec.msgpack.encode(_Shutdown(namespace_id, request.SerializeToString()))
             await self.cluster.ask_all(services.SHUT_DOWN_WORKER, body)
 
     async def _serve_shutdown(self, asked: services.Asked) -> bytes:
-        namespace_id, request = msgspec.msgpack.decode(asked.body, type=tuple[str, bytes])
-        self._shut_down_worker(namespace_id, ShutdownWorkerRequest.FromString(request))
+        shutdown = msgspec.msgpack.decode(asked.body, type=_Shutdown)
+        self._shut_down_worker(shutdown.namespace_id, ShutdownWorkerRequest.FromString(shutdown.request))
         return b""
 
     def _shut_down_worker(self, namespace_id: str, request: ShutdownWorkerRequest) -> None:

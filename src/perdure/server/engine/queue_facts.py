@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -12,6 +13,8 @@ from temporalio.api.deployment.v1 import WorkerDeploymentOptions
 from perdure.server.engine.cluster.queues import Queue
 from perdure.server.engine.cluster.services import DESCRIBE_QUEUE, Asked
 from perdure.server.engine.matching import BacklogStats, Matcher, Poller, PollerInfo, QueueKey
+
+_logger = logging.getLogger(__name__)
 
 AskAll = Callable[[str, bytes], Awaitable[list[bytes]]]
 """Asks all other nodes; those that do not answer are left out."""
@@ -86,7 +89,17 @@ class QueueFacts:
     async def _ask(self, key: QueueKey, *, with_backlog: bool) -> list[_Facts]:
         assert self._ask_all is not None, "there are no other nodes"
         question = _Question(Queue(key.namespace_id, key.name, int(key.kind)), with_backlog)
-        return [_facts.decode(answer) for answer in await self._ask_all(DESCRIBE_QUEUE, _encode(question))]
+        answers = await self._ask_all(DESCRIBE_QUEUE, _encode(question))
+        return [facts for facts in map(_read, answers) if facts is not None]
+
+
+def _read(answer: bytes) -> _Facts | None:
+    """Return the answer of a node, None where it cannot be read: what the others know is told all the same."""
+    try:
+        return _facts.decode(answer)
+    except msgspec.MsgspecError as error:
+        _logger.warning("what another node tells of a task queue cannot be read: %s", error)
+        return None
 
 
 def _sum(backlogs: Iterable[BacklogStats]) -> BacklogStats:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias, cast
 
-from perdure.server.engine.cluster.link import ByteStream
+from perdure.server.engine.cluster.stream import ByteStream
 
 PREFACE: Final = b"PERDURE LINK 1\r\n"
 """How a stream between nodes begins. HTTP/2 begins with `PRI`."""
@@ -26,8 +26,6 @@ _WRITE_BUFFER_BYTES: Final = 1024 * 1024
 _SILENT_MS: Final = 10_000
 """A peer that has acknowledged nothing for so long is gone, as far as the system can tell."""
 _PROBE_SECONDS: Final = 5
-_CONNECT_SECONDS: Final = 2.0
-"""How long a connection to another node may take to be made."""
 
 
 class LinkProtocol(asyncio.Protocol):
@@ -124,12 +122,15 @@ class Doorman(asyncio.Protocol):
         self._accept_link = accept_link
         self._on_gone = on_gone
         self._first = b""
-        self._transport: asyncio.Transport
+        self._transport: asyncio.Transport | None = None
+        self._is_unwanted = False
         self._timer = asyncio.get_running_loop().call_later(seconds, self.abort)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first bytes."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._is_unwanted:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Hand the connection on as soon as it says what it is."""
@@ -150,9 +151,12 @@ class Doorman(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection of somebody who says nothing."""
-        self._transport.abort()
+        self._is_unwanted = True
+        if self._transport is not None:
+            self._transport.abort()
 
     def _hand_on(self, protocol: asyncio.Protocol, first: bytes) -> None:
+        assert self._transport is not None, "bytes have come over it"
         self._transport.set_protocol(protocol)
         protocol.connection_made(self._transport)
         if first:
@@ -171,9 +175,7 @@ class TcpDialer:
         """See `Dialer.dial`."""
         host, _, port = address.rpartition(":")
         loop = asyncio.get_running_loop()
-        # The system would try for minutes, longer and longer between the attempts.
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            _, link = await loop.create_connection(LinkProtocol, host.strip("[]"), int(port))
+        _, link = await loop.create_connection(LinkProtocol, host.strip("[]"), int(port))
         try:
             await link.write(PREFACE)
             yield link

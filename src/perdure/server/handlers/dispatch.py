@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from perdure.server.core.errors import InvalidArgument
+from perdure.server.core.errors import Unimplemented
 from perdure.server.engine import handed_out
 from perdure.server.engine.cluster.link import Late
 from perdure.server.engine.cluster.ownership import Elsewhere
@@ -90,7 +90,7 @@ class Dispatcher:
         forwarded = _forwarded.decode(asked.body)
         method = self._by_path.get(forwarded.path)
         if method is None:
-            raise InvalidArgument(f"this node does not know {forwarded.path}: it may run an older release")
+            raise Unimplemented(f"this node does not know {forwarded.path}: it may run an older release")
         call = DirectCall(asked.deadline, asked.client_name, asked.client_version)
         return await self._serve_here(method, forwarded.request, call)
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from perdure.server.engine.cluster.link import ByteStream
+from perdure.server.engine.cluster.stream import ByteStream
 
 Accept = Callable[[ByteStream], Awaitable[None]]
 

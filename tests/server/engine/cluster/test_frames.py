@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,12 +18,14 @@ from perdure.server.engine.cluster.frames import (
     FrameReader,
     Hello,
     Moved,
+    Proof,
     Reply,
     encode_frame,
 )
 
 FRAMES: list[Frame] = [
-    Hello("a:1", "session", 1, "0.1"),
+    Hello("a:1", 1, "0.1", "nonce"),
+    Proof(b"code"),
     Call(1, "rpc", b"body", 2.5, "temporal-go", "1.2.3"),
     Call(2, "rpc", b"", None),
     Cancel(2),
@@ -54,3 +57,20 @@ def test_garbage_is_a_bad_frame_or_the_beginning_of_one(data: bytes) -> None:
 def test_a_frame_that_is_too_long_is_refused_before_it_is_collected() -> None:
     with pytest.raises(BadFrame, match="longer than any"):
         list(FrameReader().feed((FRAME_BYTES_MAX + 1).to_bytes(4, "big")))
+
+
+def test_a_kind_that_a_newer_release_has_added_is_passed_over() -> None:
+    newer = msgspec.msgpack.encode(["later", 1, {"a": 2}])
+    data = len(newer).to_bytes(4, "big") + newer + encode_frame(Cancel(2))
+    assert list(FrameReader().feed(data)) == [Cancel(2)]
+    reader = FrameReader()
+    reader.take(data)
+    assert reader.next() == Cancel(2)
+    assert reader.next() is None
+
+
+@pytest.mark.parametrize("malformed", [["cancel", "two"], ["reply"], [7], {}, []])
+def test_a_known_kind_that_is_malformed_is_a_bad_frame(malformed: object) -> None:
+    data = msgspec.msgpack.encode(malformed)
+    with pytest.raises(BadFrame):
+        list(FrameReader().feed(len(data).to_bytes(4, "big") + data))

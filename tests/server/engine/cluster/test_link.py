@@ -6,9 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
+from perdure.server.core.errors import Unavailable
+from perdure.server.engine.cluster.errors import LinkDown
 from perdure.server.engine.cluster.frames import Call, Cancel, Cast, FrameReader, Moved, Reply
-from perdure.server.engine.cluster.link import ByteStream, Link
+from perdure.server.engine.cluster.link import Link
 from perdure.server.engine.cluster.settings import ClusterSettings
+from perdure.server.engine.cluster.stream import ByteStream
+from perdure.server.store.interface import StoreUnavailable
 from tests.server.engine.cluster.network import Network
 from tests.virtual_time import in_virtual_time, settle
 
@@ -19,10 +25,13 @@ class Asked:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.answered = asyncio.Event()
+        self.fault: Exception | None = None
 
     async def answer(self, peer: str, call: Call) -> bytes:
         self.calls.append(call)
         await self.answered.wait()
+        if self.fault is not None:
+            raise self.fault
         return b"answer"
 
     def news(self, peer: str, cast: Cast) -> None:
@@ -56,12 +65,12 @@ async def linked() -> AsyncIterator[Pair]:
 
     async def accept(stream: ByteStream) -> None:
         ends.append(Link("near", stream, services, settings))
-        await ends[0].run(FrameReader(), [])
+        await ends[0].run(FrameReader())
 
     network.listen("far", accept)
     async with network.dialer("near").dial("far") as stream:
         near = Link("far", stream, services, settings)
-        running = asyncio.create_task(near.run(FrameReader(), []))
+        running = asyncio.create_task(near.run(FrameReader()))
         await settle()
         yield Pair(near, ends[0], services)
         running.cancel()
@@ -115,3 +124,57 @@ async def test_a_call_that_is_cancelled_before_it_is_begun_is_answered() -> None
         await settle()
         assert pair.services.calls == []
         assert pair.holds_nothing()
+
+
+def fail(link: Link, answer: bytes) -> None:
+    raise ValueError("what was handed out cannot be read")
+
+
+@in_virtual_time
+async def test_news_and_answers_that_cannot_be_taken_in_leave_the_link_up() -> None:
+    async with linked() as pair:
+        pair.near.cast("unheard of", b"")
+        pair.near._late[99] = fail
+        pair.near._take(Reply(99, b"answer"))
+        call = await pair.call()
+        pair.services.answered.set()
+        assert await call == b"answer"
+
+
+@in_virtual_time
+async def test_what_fails_at_the_other_node_may_be_tried_again() -> None:
+    for fault, message in ((StoreUnavailable("it is away"), "it is away"), (ValueError("x"), "the other node met an")):
+        async with linked() as pair:
+            call = await pair.call()
+            pair.services.fault = fault
+            pair.services.answered.set()
+            with pytest.raises(Unavailable, match=message):
+                await call
+
+
+class Slow:
+    """A stream over which nothing goes until a test lets it."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.go_on = asyncio.Event()
+
+    async def read(self) -> bytes | None:
+        return await self._stream.read()
+
+    async def write(self, data: bytes) -> None:
+        await self.go_on.wait()
+        await self._stream.write(data)
+
+
+@in_virtual_time
+async def test_bytes_count_until_they_are_written() -> None:
+    async with linked() as pair:
+        pair.near._stream = slow = Slow(pair.near._stream)
+        pair.near.tell("s", bytes(ClusterSettings().link_bytes_max))
+        await settle()
+        with pytest.raises(LinkDown):
+            await pair.near.call("s", b"")
+        slow.go_on.set()
+        await settle()
+        assert pair.near._outgoing_bytes == 0

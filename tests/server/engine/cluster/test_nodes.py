@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+import pytest
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 
+from perdure.server.core.errors import Unimplemented
+from perdure.server.engine.cluster.services import DESCRIBE_QUEUE, Asked
+from perdure.server.engine.matching import QueueKey, QueueKind
 from tests.server.engine.cluster.nodes import town
 from tests.server.engine.node import complete_workflow, schedule_activity, started
 from tests.virtual_time import in_virtual_time
@@ -108,3 +113,32 @@ async def test_a_node_that_joins_takes_its_part_and_what_is_in_it() -> None:
         assert any(b.serves(name) for name in names)
         got = {(await b.poll()).workflow_execution.workflow_id for _ in names}
         assert got == set(names)
+
+
+# --- nodes of different releases --------------------------------------------------------------------------------------
+
+
+@in_virtual_time
+async def test_an_rpc_that_this_release_does_not_know_is_unimplemented() -> None:
+    async with town("a") as nodes:
+        asked = Asked("b", msgspec.msgpack.encode(["/of.a.newer.Release/Call", b""]), None, "", "")
+        with pytest.raises(Unimplemented, match=r"/of\.a\.newer\.Release/Call"):
+            await nodes.nodes["a"].dispatcher.serve_forwarded(asked)
+
+
+@in_virtual_time
+async def test_facts_of_a_queue_may_grow_and_those_that_cannot_be_read_are_left_out() -> None:
+    async with town("a", "b", "c") as nodes:
+        a, b, c = nodes.nodes.values()
+
+        async def newer(asked: Asked) -> bytes:
+            return msgspec.msgpack.encode([[["worker", 1.0, 7, None, None, "new"]], [2, 1.0, 0.5, 0.5, "new"], "new"])
+
+        async def unreadable(asked: Asked) -> bytes:
+            return msgspec.msgpack.encode("all is different")
+
+        b.cluster.services.offer(DESCRIBE_QUEUE, newer)
+        c.cluster.services.offer(DESCRIBE_QUEUE, unreadable)
+        key = QueueKey("namespace", "queue", QueueKind.WORKFLOW)
+        assert [info.poller.identity for info in await a.engine.task_queue_pollers(key)] == ["worker"]
+        assert (await a.engine.task_queue_backlog(key)).approximate_backlog_count == 2

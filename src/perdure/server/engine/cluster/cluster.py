@@ -8,55 +8,28 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from perdure.server.core.errors import ServerError
 from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster.forwarding import Forwarding
-from perdure.server.engine.cluster.frames import PROTOCOL, Hello
 from perdure.server.engine.cluster.lease import Lease
-from perdure.server.engine.cluster.link import ByteStream, Link
+from perdure.server.engine.cluster.link import Link
 from perdure.server.engine.cluster.links import Dialer, Links
 from perdure.server.engine.cluster.membership import Membership
+from perdure.server.engine.cluster.node import Node
 from perdure.server.engine.cluster.ownership import ShardOwnership
 from perdure.server.engine.cluster.queues import BUSY, KNOCK, POLLS, NeighbourQueues
 from perdure.server.engine.cluster.services import NodeServices
 from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.cluster.status import ClusterStatus, status_of
-from perdure.server.store.interface import Claim, ClusterStore, Member, ShardMove
+from perdure.server.engine.cluster.stream import ByteStream
+from perdure.server.store.interface import Claim, ClusterStore, Member
 
 _logger = logging.getLogger(__name__)
 
 _VIEW_CHANGED: Final = "view changed"
-
-
-class Node(Protocol):
-    """The engine, as its cluster knows it."""
-
-    def gained(self, shards: frozenset[int]) -> None:
-        """This node serves shards that it did not serve before."""
-
-    def released(self, shards: frozenset[int]) -> None:
-        """This node does not serve these shards any more: forget what is held of them."""
-
-    async def give_away(self, moves: Sequence[ShardMove]) -> None:
-        """Write the moves behind all that is collected for their shards."""
-
-    async def replaced(self) -> None:
-        """This node's place was taken: write nothing more, and forget everything."""
-
-    def resume(self, claim: Claim) -> None:
-        """Begin to write again, as the holder of a new claim."""
-
-    def give_up(self) -> None:
-        """End the process: another one uses this node's name."""
-
-    def view_changed(self) -> None:
-        """Something in the database has changed, be it a namespace."""
-
-    def linked(self) -> None:
-        """Another node can be reached that could not: what was announced meanwhile may have been missed."""
 
 
 class Cluster:
@@ -86,7 +59,17 @@ class Cluster:
         self.ownership = ShardOwnership(node, lease)
         self.services = NodeServices()
         self.membership = Membership(store, clock, node, release, lease, self.ownership, self, settings)
-        self.links = Links(self._hello, dialer, self.services, self, self.membership.look, settings)
+        self.links = Links(
+            node,
+            release,
+            clock.new_nonce,
+            lambda: self.membership.session,
+            dialer,
+            self.services,
+            self,
+            self.membership.look_soon,
+            settings,
+        )
         self.queues = NeighbourQueues(self.links.peers)
         self.forwarding = Forwarding(node, self.ownership, self.links, self.membership.look_soon, settings)
         self._node: Node
@@ -97,6 +80,7 @@ class Cluster:
     def attach(self, node: Node) -> None:
         """Take the engine of this node, before anything else."""
         self._node = node
+        self.membership.attach(node)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -155,34 +139,6 @@ class Cluster:
 
     # --- for the membership -------------------------------------------------------------------------------------------
 
-    def gained(self, shards: frozenset[int]) -> None:
-        """See `Node.gained`."""
-        self._node.gained(shards)
-
-    def released(self, shards: frozenset[int]) -> None:
-        """See `Node.released`."""
-        self._node.released(shards)
-
-    async def give_away(self, moves: Sequence[ShardMove]) -> None:
-        """See `Node.give_away`."""
-        await self._node.give_away(moves)
-
-    async def replaced(self) -> None:
-        """See `Node.replaced`."""
-        await self._node.replaced()
-
-    def resume(self, claim: Claim) -> None:
-        """See `Node.resume`."""
-        self._node.resume(claim)
-
-    def give_up(self) -> None:
-        """See `Node.give_up`."""
-        self._node.give_up()
-
-    def view_changed(self) -> None:
-        """See `Node.view_changed`."""
-        self._node.view_changed()
-
     def members_changed(self, members: Sequence[Member]) -> None:
         """Have links to all other members."""
         self.links.set_members({member.node: member.session for member in members if member.node != self.node})
@@ -206,9 +162,6 @@ class Cluster:
         _logger.info("node %s cannot be reached", peer)
         self.queues.unlinked(peer)
         self.membership.look_soon()
-
-    def _hello(self) -> Hello:
-        return Hello(self.node, self.membership.session, PROTOCOL, self.membership.release)
 
     async def _sweep_for_ever(self) -> None:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from google.protobuf import symbol_database
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from perdure.server.core import errors
 from perdure.server.core.errors import ServerError, Unavailable
@@ -49,8 +49,8 @@ def _detail(frame: Failed) -> Message | None:
         return None
     try:
         kind = symbol_database.Default().GetSymbol(frame.detail_type)
-    except KeyError:
+        message = kind.FromString(frame.detail)
+    except (KeyError, DecodeError):
         return None
-    message = kind.FromString(frame.detail)
     assert isinstance(message, Message)
     return message

@@ -97,6 +97,8 @@ class Forwarding:
                     if not is_repeatable:
                         raise
                     reason = error
+            if self._links.is_stopped:
+                raise Unavailable("the server is stopping")
             if loop.time() >= patience_ends:
                 raise Unavailable(reason.message)
             await self._ownership.wait_for_change(min(pause, patience_ends - loop.time()))

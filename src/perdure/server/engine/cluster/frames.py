@@ -6,7 +6,7 @@ Kinds are only ever added, and fields at the end with a default: two releases ma
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
@@ -19,12 +19,19 @@ FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 
 
 class Hello(msgspec.Struct, array_like=True, tag="hello"):
-    """The first frame each way: who speaks, and the proof that it can read the database: its session."""
+    """The first frame each way: who speaks."""
 
     node: str
-    session: str
     protocol: int
     release: str
+    nonce: str
+    """Fresh; the other's proof is about it."""
+
+
+class Proof(msgspec.Struct, array_like=True, tag="proof"):
+    """The second frame each way: the speaker has the session that the database holds for it, which it does not tell."""
+
+    code: bytes
 
 
 class Call(msgspec.Struct, array_like=True, tag="call"):
@@ -78,10 +85,12 @@ class Cast(msgspec.Struct, array_like=True, tag="cast"):
     body: bytes
 
 
-Frame = Hello | Call | Cancel | Reply | Failed | Moved | Cast
+Frame = Hello | Proof | Call | Cancel | Reply | Failed | Moved | Cast
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Frame).decode
+_decode_anything: Final = msgspec.msgpack.Decoder().decode
+_KINDS: Final = frozenset(kind.__struct_config__.tag for kind in get_args(Frame))
 _LENGTH_BYTES: Final = 4
 
 
@@ -96,9 +105,14 @@ def encode_frame(frame: Frame) -> bytes:
 
 
 class FrameReader:
-    """Puts frames together out of a stream's pieces."""
+    """Puts frames together out of a stream's pieces. Those of a kind that a newer release has added are passed over.
 
-    def __init__(self) -> None:
+    Args:
+        bytes_max: What a frame may have at most.
+    """
+
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self.bytes_max = bytes_max
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
@@ -106,18 +120,49 @@ class FrameReader:
         self._buffer += data
         start = 0
         while (end := self._end_of_frame(start)) is not None:
-            try:
-                yield _decode(self._buffer[start + _LENGTH_BYTES : end])
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
-                raise BadFrame(f"a frame cannot be read: {error}") from error
+            frame = _decoded(self._buffer[start + _LENGTH_BYTES : end])
+            if frame is not None:
+                yield frame
             start = end
         del self._buffer[:start]
+
+    def take(self, data: bytes) -> None:
+        """Take in a piece, for `next`."""
+        self._buffer += data
+
+    def next(self) -> Frame | None:
+        """Return the next frame alone, None where none is complete. Raises BadFrame."""
+        while (end := self._end_of_frame(0)) is not None:
+            frame = _decoded(self._buffer[_LENGTH_BYTES:end])
+            del self._buffer[:end]
+            if frame is not None:
+                return frame
+        return None
 
     def _end_of_frame(self, start: int) -> int | None:
         if len(self._buffer) < start + _LENGTH_BYTES:
             return None
         length = int.from_bytes(self._buffer[start : start + _LENGTH_BYTES], "big")
-        if length > FRAME_BYTES_MAX:
+        if length > self.bytes_max:
             raise BadFrame(f"a frame of {length} bytes is longer than any that a node sends")
         end = start + _LENGTH_BYTES + length
         return end if len(self._buffer) >= end else None
+
+
+def _decoded(data: bytearray) -> Frame | None:
+    """Return a frame, None for one of a kind that this release does not know."""
+    try:
+        frame: Frame = _decode(data)
+    except msgspec.MsgspecError as error:
+        if isinstance(error, msgspec.ValidationError) and _is_of_unknown_kind(data):
+            return None
+        raise BadFrame(f"a frame cannot be read: {error}") from error
+    return frame
+
+
+def _is_of_unknown_kind(data: bytearray) -> bool:
+    match _decode_anything(data):
+        case [str(kind), *_]:
+            return kind not in _KINDS
+        case _:
+            return False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 import msgspec
@@ -25,11 +25,14 @@ from perdure.server.engine.cluster.frames import (
     FrameReader,
     Hello,
     Moved,
+    Proof,
     Reply,
     encode_frame,
 )
 from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.cluster.settings import ClusterSettings
+from perdure.server.engine.cluster.stream import ByteStream
+from perdure.server.store.interface import StoreError
 
 _logger = logging.getLogger(__name__)
 
@@ -38,16 +41,6 @@ Late = Callable[["Link", bytes], None]
 
 _MESSAGE_BYTES = 1024 * 1024
 """About how much is written to a stream at once."""
-
-
-class ByteStream(Protocol):
-    """A connection as the transport offers it. The end of either side is the end of both."""
-
-    async def read(self) -> bytes | None:
-        """Return the next piece of bytes, None at the end."""
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes, waiting while the other side does not keep up. Raises OSError where the connection is lost."""
 
 
 class Services(Protocol):
@@ -90,16 +83,15 @@ class Link:
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._is_down = False
 
-    async def run(self, reader: FrameReader, frames: Sequence[Frame]) -> None:
+    async def run(self, reader: FrameReader) -> None:
         """Carry frames until the stream ends. Then every call in progress has failed, on both sides.
 
         Args:
-            reader: What puts frames together, with what it may have of the next one.
-            frames: Those that came with the peer's greeting.
+            reader: What puts frames together, with what came behind the peer's greeting.
         """
         halves = [
             asyncio.create_task(self._write_for_ever(), name=f"link to {self.peer}"),
-            asyncio.create_task(self._read_for_ever(reader, frames), name=f"link from {self.peer}"),
+            asyncio.create_task(self._read_for_ever(reader), name=f"link from {self.peer}"),
         ]
         try:
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
@@ -175,7 +167,7 @@ class Link:
             # The answer came in the same turn as the cancellation, and maybe before it.
             future = waiting.future
             if waiting.late is not None and not future.cancelled() and future.exception() is None:
-                waiting.late(self, future.result())
+                self._undo(waiting.late, future.result())
             return
         if self._is_down:
             return
@@ -192,22 +184,35 @@ class Link:
             case Call():
                 self._take_call(frame)
             case Cast():
-                self._services.news(self.peer, frame)
+                self._hear(frame)
             case Cancel():
                 serving = self._serving.get(frame.number)
                 if serving is not None:
                     serving.cancel()
-            case Hello():
+            case Hello() | Proof():
                 raise BadFrame("a node introduced itself twice")
             case _:
                 assert_never(frame)
+
+    def _hear(self, cast: Cast) -> None:
+        try:
+            self._services.news(self.peer, cast)
+        except Exception:
+            # The link and the calls over it are not to suffer for it.
+            _logger.exception("news of node %s could not be taken in: %s", self.peer, cast.topic)
+
+    def _undo(self, late: Late, answer: bytes) -> None:
+        try:
+            late(self, answer)
+        except Exception:
+            _logger.exception("an answer of node %s that came too late could not be undone", self.peer)
 
     def _take_answer(self, frame: Reply | Failed | Moved) -> None:
         waiting = self._waiting.pop(frame.number, None)
         if waiting is None or waiting.future.done():
             late = self._late.pop(frame.number, None) if waiting is None else waiting.late
             if late is not None and isinstance(frame, Reply):
-                late(self, frame.body)
+                self._undo(late, frame.body)
         elif isinstance(frame, Reply):
             waiting.future.set_result(frame.body)
         else:
@@ -238,9 +243,12 @@ class Link:
             answer = failed_frame(call.number, error)
         except asyncio.CancelledError:
             answer = failed_frame(call.number, Unavailable("the call was cancelled"))
+        except StoreError as error:
+            _logger.warning("a call of node %s failed: %s: %s", self.peer, call.service, error)
+            answer = failed_frame(call.number, Unavailable(f"the other node cannot do that now, try again: {error}"))
         except Exception:
             _logger.exception("a call of node %s failed: %s", self.peer, call.service)
-            answer = failed_frame(call.number, Unavailable(f"node {self.peer} met an error; its log says more"))
+            answer = failed_frame(call.number, Unavailable("the other node met an error; its log says more"))
         if not self._is_down:
             self._send(answer)
 
@@ -253,21 +261,21 @@ class Link:
         self._outgoing.append(data)
         self._outgoing_bytes += len(data)
 
-    async def _read_for_ever(self, reader: FrameReader, frames: Sequence[Frame]) -> None:
-        for frame in frames:
-            self._take(frame)
-        while (data := await self._stream.read()) is not None:
+    async def _read_for_ever(self, reader: FrameReader) -> None:
+        data: bytes | None = b""
+        while data is not None:
             for frame in reader.feed(data):
                 self._take(frame)
+            data = await self._stream.read()
 
     async def _write_for_ever(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             frames, self._outgoing = self._outgoing, []
-            self._outgoing_bytes = 0
             for piece in _pieces(frames):
                 await self._stream.write(piece)
+                self._outgoing_bytes -= len(piece)
 
     def _end(self) -> None:
         self._is_down = True

@@ -1,25 +1,28 @@
 """The links of a node: one to each other member of its cluster.
 
-Of two nodes the one whose name comes first dials. Both prove who they are by the session that the database holds for
-them, which nobody else knows. A link that breaks is dialled anew for as long as the other is a member.
+Of two nodes the one whose name comes first dials. Both prove who they are (`greeting.py`). A link that breaks is
+dialled anew for as long as the other is a member.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
-from perdure.server.engine.background import Background
+from perdure.server.engine.background import Background, run_for_ever
 from perdure.server.engine.cluster.errors import LinkDown
-from perdure.server.engine.cluster.frames import PROTOCOL, BadFrame, Frame, FrameReader, Hello, encode_frame
-from perdure.server.engine.cluster.link import ByteStream, Link, Services
+from perdure.server.engine.cluster.frames import BadFrame, FrameReader
+from perdure.server.engine.cluster.greeting import Greeter, Refused
+from perdure.server.engine.cluster.link import Link, Services
 from perdure.server.engine.cluster.settings import ClusterSettings
-from perdure.server.store.interface import StoreError
+from perdure.server.engine.cluster.stream import ByteStream
 
 _logger = logging.getLogger(__name__)
+_WARNING_SECONDS: Final = 10.0
+"""How long the same warning is not logged again."""
 
 
 class Dialer(Protocol):
@@ -43,35 +46,47 @@ class Links:
     """All links of one node.
 
     Args:
-        hello: What this node says of itself, looked up when it is said: a new session may begin.
+        node: This node.
+        release: The release it runs.
+        new_nonce: Makes strings that nobody can guess.
+        own_session: This node's session; a new one may begin.
         dialer: How to reach others.
         services: Who answers their calls.
         watcher: Who is told when links come and go.
-        look_again: Reads the members anew, for a node that is not known yet.
+        look_soon: Has the members read anew, for a node that is not known yet.
         settings: Limits and times.
     """
 
     def __init__(
         self,
-        hello: Callable[[], Hello],
+        node: str,
+        release: str,
+        new_nonce: Callable[[], str],
+        own_session: Callable[[], str],
         dialer: Dialer,
         services: Services,
         watcher: Watcher,
-        look_again: Callable[[], Awaitable[None]],
+        look_soon: Callable[[], None],
         settings: ClusterSettings,
     ) -> None:
-        self._hello = hello
+        self._node = node
+        self._greeter = Greeter(node, release, new_nonce, own_session, self._session_of)
         self._dialer = dialer
         self._services = services
         self._watcher = watcher
-        self._look_again = look_again
+        self._look_soon = look_soon
         self._settings = settings
         self._sessions: Mapping[str, str] = {}
         self._up: dict[str, Link] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._ended = Background()
-        self._is_stopped = False
+        self._unproven = 0
+        """How many streams of others have not proved yet that they come from a member."""
+        self._seldom_look = _Seldom(settings.dial_retry_seconds)
+        self._seldom_warn = _Seldom(_WARNING_SECONDS)
+        self.is_stopped = False
+        """Whether there will be no link any more."""
 
     def set_members(self, sessions: Mapping[str, str]) -> None:
         """Have links to these nodes, and to no others.
@@ -79,7 +94,7 @@ class Links:
         Args:
             sessions: The session of each other member, by name.
         """
-        if self._is_stopped:
+        if self.is_stopped:
             return
         before, self._sessions = self._sessions, dict(sessions)
         for peer in before.keys() - sessions.keys():
@@ -88,8 +103,8 @@ class Links:
             if before.get(peer, sessions[peer]) != sessions[peer]:
                 # The node has begun anew: what is left of its old stream leads to nobody.
                 self._cut(peer)
-            if self._hello().node < peer and peer not in self._dialling:
-                self._dialling[peer] = asyncio.create_task(self._dial_for_ever(peer), name=f"dialling of {peer}")
+            if self._node < peer and peer not in self._dialling:
+                self._dialling[peer] = run_for_ever(self._dial_for_ever(peer), f"dialling of {peer}")
 
     def peers(self) -> list[Link]:
         """Return the links that are up."""
@@ -109,17 +124,27 @@ class Links:
 
     async def accept(self, stream: ByteStream) -> None:
         """Serve a stream that another node has opened, until it ends."""
-        reader = FrameReader()
+        if self._unproven >= self._settings.unproven_links_max:
+            if self._seldom_warn.is_due():
+                _logger.warning("a stream is refused: %d others have not proved yet whose they are", self._unproven)
+            return
+        self._unproven += 1
         try:
-            frames = await self._read_first(stream, reader)
-            hello = _greeting(frames)
-            if hello is None or not await self._is_member(hello):
-                return
-            await stream.write(encode_frame(self._hello()))
-        except (OSError, BadFrame, StoreError) as error:
+            async with asyncio.timeout(self._settings.dial_timeout_seconds):
+                peer, reader = await self._greeter.answer(stream)
+        except Refused as refused:
+            if self._seldom_warn.is_due():
+                _logger.warning("a stream is refused: %s", refused)
+            # It may have joined just now: then it comes again, and is known.
+            if self._seldom_look.is_due():
+                self._look_soon()
+            return
+        except (OSError, BadFrame) as error:
             _logger.info("a stream that another node has opened is given up: %s", error)
             return
-        await self._run(hello.node, stream, reader, frames[1:])
+        finally:
+            self._unproven -= 1
+        await self._run(peer, stream, reader)
 
     async def finish(self, seconds: float) -> None:
         """Wait for the calls in progress over all links, for that long at most."""
@@ -129,7 +154,7 @@ class Links:
 
     async def stop(self) -> None:
         """Close all links."""
-        self._is_stopped = True
+        self.is_stopped = True
         tasks = [*self._dialling.values(), *self._running.values()]
         for task in tasks:
             task.cancel()
@@ -148,40 +173,26 @@ class Links:
     async def _dial_for_ever(self, peer: str) -> None:
         while True:
             try:
-                async with self._dialer.dial(peer) as stream:
-                    reader = FrameReader()
-                    await stream.write(encode_frame(self._hello()))
-                    frames = await self._read_first(stream, reader)
-                    hello = _greeting(frames)
-                    if hello is not None and self._sessions.get(peer) == hello.session and hello.node == peer:
-                        await self._run(peer, stream, reader, frames[1:])
-            except (OSError, BadFrame) as error:
+                await self._dial(peer)
+            except (OSError, BadFrame, Refused) as error:
                 _logger.debug("node %s cannot be reached: %s", peer, error)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may do better
+                if self._seldom_warn.is_due():
+                    _logger.warning("node %s cannot be dialled: %r", peer, error)
             await asyncio.sleep(self._settings.dial_retry_seconds)
 
-    async def _read_first(self, stream: ByteStream, reader: FrameReader) -> list[Frame]:
-        """Return the first frames of a stream: the peer's greeting, and what it says right after; nothing in vain."""
-        try:
-            async with asyncio.timeout(self._settings.dial_timeout_seconds):
-                while (data := await stream.read()) is not None:
-                    frames = list(reader.feed(data))
-                    if frames:
-                        return frames
-        except TimeoutError:
-            _logger.info("a node does not say who it is")
-        return []
+    async def _dial(self, peer: str) -> None:
+        async with asyncio.timeout(self._settings.dial_timeout_seconds) as patience, self._dialer.dial(peer) as stream:
+            reader = await self._greeter.dial(stream, peer)
+            patience.reschedule(None)
+            await self._run(peer, stream, reader)
 
-    async def _is_member(self, hello: Hello) -> bool:
-        if self._sessions.get(hello.node) != hello.session:
-            await self._look_again()
-        is_member = self._sessions.get(hello.node) == hello.session
-        if not is_member:
-            _logger.warning("a stream of somebody who says to be node %s is refused: it is no member", hello.node)
-        return is_member
+    def _session_of(self, peer: str) -> str | None:
+        return self._sessions.get(peer)
 
-    async def _run(self, peer: str, stream: ByteStream, reader: FrameReader, frames: list[Frame]) -> None:
+    async def _run(self, peer: str, stream: ByteStream, reader: FrameReader) -> None:
         link = Link(peer, stream, self._services, self._settings)
-        running = asyncio.create_task(link.run(reader, frames), name=f"link with {peer}")
+        running = asyncio.create_task(link.run(reader), name=f"link with {peer}")
         previous = self._running.get(peer)
         self._running[peer] = running
         if previous is not None:
@@ -201,13 +212,20 @@ class Links:
                 self._watcher.unlinked(peer)
 
 
-def _greeting(frames: list[Frame]) -> Hello | None:
-    if not frames or not isinstance(frames[0], Hello):
-        return None
-    if frames[0].protocol != PROTOCOL:
-        _logger.warning("node %s speaks protocol %d, this one %d", frames[0].node, frames[0].protocol, PROTOCOL)
-        return None
-    return frames[0]
+class _Seldom:
+    """Says when something that others bring about may be done again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._due_at = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether it may be done now; it is taken as done then."""
+        now = asyncio.get_running_loop().time()
+        if now < self._due_at:
+            return False
+        self._due_at = now + self._seconds
+        return True
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -24,19 +24,11 @@ from perdure.server.engine.background import run_for_ever
 from perdure.server.engine.clock import Clock
 from perdure.server.engine.cluster.errors import AddressInUse
 from perdure.server.engine.cluster.lease import Lease
+from perdure.server.engine.cluster.node import Node
 from perdure.server.engine.cluster.ownership import ShardOwnership
 from perdure.server.engine.cluster.placement import spread, wished_owners
 from perdure.server.engine.cluster.settings import ClusterSettings
-from perdure.server.store.interface import (
-    Claim,
-    ClusterStore,
-    ClusterView,
-    CommitUnknown,
-    Fenced,
-    Member,
-    ShardMove,
-    StoreError,
-)
+from perdure.server.store.interface import Claim, ClusterStore, ClusterView, Fenced, Member, ShardMove, StoreError
 
 _logger = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
@@ -46,28 +38,7 @@ _RENEWED_LEASES = 1
 
 
 class Host(Protocol):
-    """What becoming and ceasing to be an owner means for the rest of the node."""
-
-    def gained(self, shards: frozenset[int]) -> None:
-        """This node serves shards that it did not serve before."""
-
-    def released(self, shards: frozenset[int]) -> None:
-        """This node does not serve these shards any more: forget what is held of them."""
-
-    async def give_away(self, moves: Sequence[ShardMove]) -> None:
-        """Write the moves behind all that is collected for their shards. Raises StoreError or ServerError."""
-
-    async def replaced(self) -> None:
-        """This node's place was taken: write nothing more, and forget everything."""
-
-    def resume(self, claim: Claim) -> None:
-        """Begin to write again, as the holder of a new claim."""
-
-    def give_up(self) -> None:
-        """End the process: another one uses this node's name."""
-
-    def view_changed(self) -> None:
-        """Something in the database has changed since the view was read last, be it a namespace."""
+    """Who passes on to the rest of the cluster what one member learns."""
 
     def members_changed(self, members: Sequence[Member]) -> None:
         """These are the members now, this node among them."""
@@ -86,7 +57,7 @@ class Membership:
         release: The release it runs.
         lease: Its lease.
         ownership: What it knows and serves.
-        host: The rest of the node.
+        host: The rest of the cluster's machinery.
         settings: Times.
     """
 
@@ -111,6 +82,7 @@ class Membership:
         self._lease = lease
         self._ownership = ownership
         self._host = host
+        self._node: Node
         self._settings = settings
         self._view = ClusterView(-1, [], [])
         self._giving: set[int] = set()
@@ -140,6 +112,10 @@ class Membership:
     def is_leaving(self) -> bool:
         """Whether this node is about to stop."""
         return self._is_leaving
+
+    def attach(self, node: Node) -> None:
+        """Take the engine of this node, before anything else."""
+        self._node = node
 
     async def join(self) -> Claim:
         """Become a member; serving begins with `start`.
@@ -283,14 +259,14 @@ class Membership:
 
     async def _join_anew(self) -> None:
         self._serve_nothing()
-        await self._host.replaced()
+        await self._node.replaced()
         if await self._namesake_lease() is not None:
             _logger.critical("another process uses the address %s: give each node one of its own", self.node)
-            self._host.give_up()
+            self._node.give_up()
             return
         claim = await self.join()
         self._is_replaced = False
-        self._host.resume(claim)
+        self._node.resume(claim)
         _logger.warning("this node has joined its cluster anew")
         await self.look()
 
@@ -323,7 +299,7 @@ class Membership:
         mine = frozenset(row.shard for row in view.shards if row.owner == self.node)
         if view.version != self._view.version:
             self._ownership.learn(view.shards)
-            self._host.view_changed()
+            self._node.view_changed()
         self._view = view
         # Who has told of a change during the read may not see it in what was read.
         self._look_at = 0.0 if self._is_told_to_look else asked_at + self._seconds_to_next_end(view)
@@ -335,11 +311,11 @@ class Membership:
         if lost:
             # Nobody moves what we serve but ourselves, or who has fenced us.
             self._ownership.cease(lost)
-            self._host.released(frozenset(lost))
+            self._node.released(frozenset(lost))
         if lost or gained:
             self._store.limit_to(served - lost | gained)
         if gained:
-            self._host.gained(frozenset(gained))
+            self._node.gained(frozenset(gained))
             self._ownership.serve(gained)
             _logger.info("this node serves %d shards more", len(gained))
 
@@ -390,16 +366,14 @@ class Membership:
         self._store.limit_to(self._ownership.served)
         self._giving |= shards
         try:
-            await self._host.give_away(moves)
-        except Fenced:
-            raise
-        except (CommitUnknown, StoreError, ServerError) as error:
+            await self._node.give_away(moves)
+        except ServerError as error:
             _logger.warning("%d shards could not be given away yet: %s", len(shards), error)
             self._look_at = self._clock.uptime() + _RETRY_SECONDS
             return False
         finally:
             # The rows tell now: those that were not moved are served again, with nothing of theirs in memory.
-            self._host.released(frozenset(shards))
+            self._node.released(frozenset(shards))
             self._giving -= shards
         return True
 

@@ -30,5 +30,7 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many bytes may wait to be sent to one other node; calls beyond are refused as unavailable."""
     link_calls_max: int = 50_000
     """Most calls of one other node that are in progress here; more are refused."""
+    unproven_links_max: int = 100
+    """Most streams to this node of which none has proved yet that it comes from a member; more are closed."""
     queue_sweep_seconds: float = 2.0
     """How often a node looks which task queues are not polled there any more, to tell the others."""

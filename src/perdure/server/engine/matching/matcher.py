@@ -18,7 +18,9 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from perdure.server.core.errors import ResourceExhausted
 from perdure.server.engine.background import run_for_ever
@@ -58,8 +60,8 @@ class ReadyTaskIndex(Protocol):
         """Count the activities of a queue that are ready by `now`."""
 
 
-class BacklogStats(NamedTuple):
-    """What DescribeTaskQueue tells of a queue. The rates leave queries out."""
+class BacklogStats(msgspec.Struct, array_like=True, frozen=True):
+    """What DescribeTaskQueue tells of a queue, also to other nodes. The rates leave queries out."""
 
     approximate_backlog_count: int
     approximate_backlog_age_seconds: float

@@ -38,6 +38,8 @@ MESSAGE_SIZE: Final = 4 * 1024 * 1024
 """Most bytes of a request."""
 CONNECTIONS_MAX: Final = 10_000
 """Connections at once; more are closed as soon as they are made."""
+DOORMEN_MAX: Final = 1_000
+"""Connections at once that have not said yet what they are; the eldest goes when one more comes."""
 
 _CLOSE_SECONDS: Final = 1.0
 """How long connections may take to close once nothing is in progress on them."""
@@ -51,6 +53,7 @@ class GrpcFrontend:
         address: Host and port; port 0 takes a free one.
         concurrent_calls_max: Calls in progress at once.
         connections_max: Connections at once.
+        doormen_max: Connections at once that have not said yet what they are.
         message_size: Most bytes of a request.
         limits: The limits of each connection.
     """
@@ -62,11 +65,13 @@ class GrpcFrontend:
         address: str = DEFAULT_ADDRESS,
         concurrent_calls_max: int = CONCURRENT_CALLS_MAX,
         connections_max: int = CONNECTIONS_MAX,
+        doormen_max: int = DOORMEN_MAX,
         message_size: int = MESSAGE_SIZE,
         limits: Http2Limits | None = None,
     ) -> None:
         self._address = address
         self._connections_max = connections_max
+        self._doormen_max = doormen_max
         self._methods = methods
         services = sorted({method.service for method in methods})
         self._health = Health(services)
@@ -78,7 +83,8 @@ class GrpcFrontend:
             limits=self._limits,
         )
         self._accept_link: AcceptLink | None = None
-        self._doormen: set[Doorman] = set()
+        self._doormen: dict[Doorman, None] = {}
+        """The eldest first."""
         self._links = Background()
         self._sockets: list[socket.socket] = []
         self._listeners: list[asyncio.Server] = []
@@ -139,14 +145,19 @@ class GrpcFrontend:
         await self._links.stop()
 
     def _connection(self) -> asyncio.Protocol:
-        is_full = len(self._connections) + len(self._doormen) >= self._connections_max
-        if self._accept_link is None or self._is_stopping or is_full:
+        if self._accept_link is None or self._is_stopping:
             return self._grpc_connection()
-        doorman = Doorman(
-            self._grpc_connection, self._serve_link, self._limits.handshake_seconds, self._doormen.discard
-        )
-        self._doormen.add(doorman)
+        # However many clients there are: it may be another node.
+        if len(self._doormen) >= self._doormen_max:
+            eldest = next(iter(self._doormen))
+            self._doorman_gone(eldest)
+            eldest.abort()
+        doorman = Doorman(self._grpc_connection, self._serve_link, self._limits.handshake_seconds, self._doorman_gone)
+        self._doormen[doorman] = None
         return doorman
+
+    def _doorman_gone(self, doorman: Doorman) -> None:
+        self._doormen.pop(doorman, None)
 
     def _serve_link(self, link: LinkProtocol) -> None:
         assert self._accept_link is not None, "a doorman is there only where links are"
