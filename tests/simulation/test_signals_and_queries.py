@@ -102,6 +102,7 @@ async def ask(client: Client, workflow_id: str, run_id: str) -> None:
             assert run_id in ledger.deleted
             return
         # A workflow that was ended from outside has not heard of its last signals.
-        is_open = client.world.database.tables.runs[run_id].status == RUNNING
+        run = client.world.database.tables.runs.get(run_id)
+        is_open = run is not None and run.status == RUNNING
         if era is client.world.era() and is_open:
             assert seen >= known, f"a query of {run_id} saw {seen} signals, {known} were acknowledged before"

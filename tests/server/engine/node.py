@@ -429,6 +429,14 @@ def start_timer(name: str, wait_seconds: float) -> Command:
     return command
 
 
+def signal_other(workflow_id: str) -> Command:
+    command = Command(command_type=CommandType.COMMAND_TYPE_SIGNAL_EXTERNAL_WORKFLOW_EXECUTION)
+    attributes = command.signal_external_workflow_execution_command_attributes
+    attributes.execution.workflow_id = workflow_id
+    attributes.signal_name = "signal"
+    return command
+
+
 def complete_workflow() -> Command:
     command = Command(command_type=CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION)
     result = Payloads(payloads=[Payload(data=b"1")])

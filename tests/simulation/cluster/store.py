@@ -44,6 +44,8 @@ T = TypeVar("T")
 
 _PATIENCE_SECONDS: Final = 4.0
 """After so long without an answer the store gives a call up."""
+_HASTY_SECONDS: Final = 1.0
+"""The same for what a lease hangs on."""
 
 
 class _Asked(msgspec.Struct, eq=False):
@@ -188,12 +190,12 @@ class NodeStore:
         session = _Session(self._session)
         return await self._road.ask(self._process, lambda: act(session), lost, patience_seconds)
 
-    async def _read(self, act: Callable[[MemoryStore], Awaitable[T]]) -> T:
+    async def _read(self, act: Callable[[MemoryStore], Awaitable[T]], patience_seconds: float = _PATIENCE_SECONDS) -> T:
         async def read(session: MemoryStore) -> T:
             self._faults.require_readable()
             return await act(session)
 
-        return await self._ask(read)
+        return await self._ask(read, patience_seconds=patience_seconds)
 
     async def open(self) -> None:
         await self._session.open()
@@ -235,10 +237,10 @@ class NodeStore:
         return claim
 
     async def renew(self, lease_seconds: float) -> int:
-        return await self._ask(lambda db: db.renew(lease_seconds), patience_seconds=lease_seconds / 3)
+        return await self._ask(lambda db: db.renew(lease_seconds), patience_seconds=_HASTY_SECONDS)
 
     async def read_view(self) -> ClusterView:
-        return await self._read(lambda db: db.read_view())
+        return await self._read(lambda db: db.read_view(), _HASTY_SECONDS)
 
     async def take_over(self, node: str, session: str | None, shards: Mapping[str, Sequence[int]]) -> bool:
         return await self._ask(lambda db: db.take_over(node, session, shards), CommitUnknown)

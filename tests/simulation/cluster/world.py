@@ -55,7 +55,7 @@ class ClusterWorld(World):
         )
         self._rates = rates or FaultRates()
         self.lease_seconds = cluster.lease_seconds
-        self.network = Network(self.rng("network"), rng.choice((0.0, 0.002, 0.2)))
+        self.network = Network(self.rng("network"), rng.choice((0.0005, 0.002, 0.2)))
         self._nodes: list[ClusterNode] = []
         self._names = 0
         self._on_the_way = 0
@@ -150,7 +150,7 @@ class ClusterWorld(World):
 
     async def end_faults(self) -> None:
         self._cluster_faults.stop(self._nodes)
-        while not self.up():
+        while self._on_the_way or not self.up():
             await asyncio.sleep(0.1)
 
     async def end(self) -> None:
@@ -186,6 +186,8 @@ class ClusterWorld(World):
     # --- calls ------------------------------------------------------------------------------------------------------
 
     async def _ask(self, request: Request[T], open_calls: dict[asyncio.Task[object], None]) -> T:
+        # No call is for nothing: a node that stops answers long polls at once, again and again.
+        await asyncio.sleep(0.001)
         nodes = self.up()
         if not nodes:
             await asyncio.sleep(0.1)

@@ -149,7 +149,7 @@ class Engine:
                 queries=self._queries,
                 namespaces=self.namespaces,
                 deleters=(self._retention, self._namespace_drain),
-                background=self.background,
+                background=self._recoveries,
                 fenced=self.fenced_event,
             )
         )

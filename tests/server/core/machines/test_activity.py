@@ -374,6 +374,18 @@ def test_heartbeats_keep_an_attempt_alive() -> None:
     assert "ActivityTaskCompleted" in story.names()
 
 
+def test_a_heartbeat_by_a_clock_that_was_set_back_brings_no_timeout_forward() -> None:
+    story, task = beating_story(ONCE)
+    story.wait(3)
+    story.heartbeat(task, "half")
+    story.wait(-3)
+    story.heartbeat(task, "half")
+    story.wait(7)
+    story.heartbeat(task, "half")
+    story.complete_activity(task)
+    assert "ActivityTaskCompleted" in story.names()
+
+
 def test_a_heartbeat_is_a_transition_without_an_event() -> None:
     story, task = beating_story()
     before = story.run.transition_count, story.names()

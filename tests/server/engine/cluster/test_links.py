@@ -41,6 +41,31 @@ class Said(Cut):
         pass
 
 
+class Open(Cut):
+    """A stream that stays."""
+
+    async def read(self) -> bytes | None:
+        await asyncio.Event().wait()
+        return None
+
+    async def write(self, data: bytes) -> None:
+        """Whatever is said."""
+
+
+@in_virtual_time
+async def test_of_streams_that_come_at_once_the_last_is_the_link() -> None:
+    """A node that was paused finds all that another one has tried meanwhile."""
+    async with town("a", "b") as nodes:
+        links = nodes.nodes["a"].cluster.links
+        streams = [Open() for _ in range(4)]
+        running = [asyncio.create_task(links._run("b", stream, FrameReader())) for stream in streams]
+        await settle()
+        [link] = links.peers()
+        assert link._stream is streams[-1]
+        assert not link._is_down
+        assert [task.done() for task in running] == [True, True, True, False]
+
+
 @in_virtual_time
 async def test_a_stream_that_breaks_during_the_greeting_is_given_up() -> None:
     async with town("a", "b") as nodes:
@@ -236,7 +261,7 @@ async def test_an_address_that_cannot_be_read_or_reached_in_time_is_dialled_agai
 
 
 @in_virtual_time
-async def test_what_is_passed_on_ends_when_the_links_are_closed() -> None:
+async def test_what_is_passed_on_ends_when_the_node_hangs_up() -> None:
     async with town("a", "b") as nodes:
         a, b = nodes.nodes.values()
         never = asyncio.Event()
@@ -248,7 +273,7 @@ async def test_what_is_passed_on_ends_when_the_links_are_closed() -> None:
         b.cluster.services.offer("wait", wait_for_ever)
         asked = asyncio.create_task(a.cluster.forwarding.ask_owner(shard_of(key_of(nodes.here(b))), "wait", b""))
         await settle()
-        await a.cluster.links.stop()
+        await a.cluster.hang_up()
         async with asyncio.timeout(1):
             with pytest.raises(Unavailable, match="stopping"):
                 await asked

@@ -5,7 +5,14 @@ from __future__ import annotations
 import asyncio
 
 from tests.server.engine.cluster.nodes import LEASE_SECONDS, town
-from tests.server.engine.node import complete_workflow, key_of, schedule_activity, start_timer, started
+from tests.server.engine.node import (
+    complete_workflow,
+    key_of,
+    schedule_activity,
+    signal_other,
+    start_timer,
+    started,
+)
 from tests.virtual_time import elapsed, in_virtual_time
 
 
@@ -46,6 +53,24 @@ async def test_what_is_collected_for_a_shard_is_written_before_it_moves() -> Non
         await nodes.settle()
         assert b.serves(name)
         assert (await b.history(name)).count("workflow_execution_signaled") == 3
+
+
+@in_virtual_time
+async def test_a_node_that_stops_waits_for_no_owner_that_it_cannot_reach() -> None:
+    """The message is in the database, and the next owner of its sender delivers it."""
+    async with town("a", "b") as nodes:
+        a, b = nodes.nodes.values()
+        sender, receiver = nodes.here(a), nodes.here(b)
+        for name in (receiver, sender):
+            await a.start_workflow(name)
+        tasks = {task.workflow_execution.workflow_id: task for task in (await a.poll(), await a.poll())}
+        await a.complete(tasks[receiver])
+        nodes.network.part("a", "b")
+        await a.complete(tasks[sender], signal_other(receiver))
+        await asyncio.sleep(0.1)
+        assert await elapsed(a.stop()) < 1
+        await asyncio.sleep(LEASE_SECONDS)
+        assert "workflow_execution_signaled" in await b.history(receiver)
 
 
 @in_virtual_time

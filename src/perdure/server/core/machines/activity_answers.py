@@ -130,7 +130,8 @@ def _cancel(t: Transition, canceled: CancelActivity) -> None:
 @registry.handles(HeartbeatActivity)
 def _heartbeat(t: Transition, heartbeat: HeartbeatActivity) -> HeartbeatReply:
     pending = _require(t.run, heartbeat.token)
-    pending.heartbeat_at = t.now
+    # The clock may have been set back, or be another node's: an alarm never has to ring earlier than it was armed for.
+    pending.heartbeat_at = max(pending.heartbeat_at, t.now)
     pending.heartbeat_details = heartbeat.details
     t.touch_activity(pending.scheduled_event_id)
     return HeartbeatReply(cancel_requested=pending.cancel_requested)

@@ -195,12 +195,14 @@ class Links:
         running = asyncio.create_task(link.run(reader), name=f"link with {peer}")
         previous = self._running.get(peer)
         self._running[peer] = running
-        if previous is not None:
-            previous.cancel()
-            await asyncio.gather(previous, return_exceptions=True)
-        self._up[peer] = link
-        self._watcher.linked(link)
         try:
+            if previous is not None:
+                previous.cancel()
+                await asyncio.gather(previous, return_exceptions=True)
+            if self._running.get(peer) is running:
+                # Else a further stream has come meanwhile: a node that was paused takes in all that were tried.
+                self._up[peer] = link
+                self._watcher.linked(link)
             await asyncio.wait({running})
         finally:
             running.cancel()
