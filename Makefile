@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Tests that start processes share the machine with the others, so more workers than two gain little.
+TEST_WORKERS ?= 2
 SEEDS ?= 5000
 FAULTS ?= 400
 
@@ -31,7 +33,7 @@ demo: $(INSTALLED) ## Run an order through bugs, crashes and a killed server, an
 	$(RUN) examples.orders
 
 test: $(INSTALLED) ## Run the tests
-	$(RUN) pytest $(PYTEST_ARGS)
+	$(RUN) pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## Check formatting, lint, types and import contracts
 	$(RUN) ruff format --check .

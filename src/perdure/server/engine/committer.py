@@ -37,6 +37,7 @@ from perdure.server.store.interface import (
 
 _logger = logging.getLogger(__name__)
 _RESOLVE_PAUSE_SECONDS: Final = 0.2
+_LONGEST_RESOLVE_PAUSE_SECONDS: Final = 1.0
 _REPLACED: Final = "this node has been replaced; connect to the one that is running"
 
 
@@ -283,6 +284,7 @@ class Committer:
 
         A node that is to stop asks no more: it writes nothing further, and tells those who wait that it does not know.
         """
+        pause_seconds = _RESOLVE_PAUSE_SECONDS
         while True:
             try:
                 return await self._store.resolve()
@@ -290,7 +292,8 @@ class Committer:
                 if self.is_stopped:
                     raise
                 _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
-            await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, _LONGEST_RESOLVE_PAUSE_SECONDS)
 
     async def _write_one_by_one(self, batch: _Batch, writes: list[EntityWrite], error: BatchRejected) -> None:
         """Find the entity whose rows the database refuses, by halves, and refuse only that one."""

@@ -161,6 +161,32 @@ async def test_a_transaction_given_up_for_another_one_is_begun_anew(
     assert await shell.fetchval("SELECT last_value FROM faults") == 3
 
 
+async def test_a_database_whose_disk_is_full_is_away_until_there_is_room(store: PostgresStore, shell: Shell) -> None:
+    """It may still be read, and rows that fit where others were are still written."""
+    writer = await Writer.claim(store)
+    await _on_insert_of_events(shell, _fail("53100", "true"))
+    await _on_new_tables(shell, _fail("53100", "true"))
+    await store.check()
+    with pytest.raises(StoreUnavailable):
+        await writer.commit(_with_event())
+    await writer.commit(_write("small"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="a fault"):
+            await store.check()
+    await shell.execute("DROP EVENT TRIGGER fault")
+    await store.check()
+    assert not await shell.fetch("SELECT FROM pg_class WHERE relpersistence = 't'"), "nothing is left behind"
+
+
+async def test_who_may_make_no_temporary_table_is_not_kept_from_serving(store: PostgresStore, shell: Shell) -> None:
+    writer = await Writer.claim(store)
+    await _on_insert_of_events(shell, _fail("53100", "true"))
+    await _on_new_tables(shell, _fail("42501", "true"))
+    with pytest.raises(StoreUnavailable):
+        await writer.commit(_with_event())
+    await store.check()
+
+
 async def test_a_transaction_given_up_each_time_leaves_nothing(store: PostgresStore, shell: Shell) -> None:
     writer = await Writer.claim(store)
     await _on_insert_of_events(shell, _fail("40001", "true"))
@@ -322,6 +348,16 @@ async def _on_insert_of_events(shell: Shell, body: str) -> None:
         f"CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} RETURN NULL; END $$"
     )
     await shell.execute("CREATE TRIGGER fault AFTER INSERT ON event EXECUTE FUNCTION fault()")
+
+
+async def _on_new_tables(shell: Shell, body: str) -> None:
+    """Have the database do something before each table that is made for a query's rows."""
+    await shell.execute(
+        f"CREATE FUNCTION table_fault() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$"
+    )
+    await shell.execute(
+        "CREATE EVENT TRIGGER fault ON ddl_command_start WHEN TAG IN ('CREATE TABLE AS') EXECUTE FUNCTION table_fault()"
+    )
 
 
 def _fail(code: str, condition: str) -> str:

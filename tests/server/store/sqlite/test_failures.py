@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import (
     Batch,
     BatchRejected,
@@ -65,6 +66,24 @@ async def test_a_full_database_is_away_for_now(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="full"):
         await writer.commit(rows.write("w", rows.run("w", "r", state=b"x" * 1_000_000)))
     await writer.commit(rows.write("w", rows.run("w", "r")))
+    await store.close()
+
+
+async def test_a_full_database_that_failed_a_batch_is_away_until_there_is_room(tmp_path: Path) -> None:
+    store = SqliteStore(str(tmp_path / "perdure.db"), {"max_page_count": "80"})
+    await store.open()
+    writer = await Writer.claim(store)
+    names = [f"w{number}" for number in range(100)]
+    stored = []
+    with pytest.raises(StoreUnavailable, match="full"):
+        for name in names:
+            await writer.commit(rows.write(name, rows.run(name, name, state=b"x" * 4_000)))
+            stored.append(name)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="full"):
+            await store.check()
+    await writer.commit(*(EntityWrite(rows.key(name), runs_deleted=[name]) for name in stored))
+    await store.check()
     await store.close()
 
 

@@ -47,6 +47,7 @@ class CockroachDialect(PostgresDialect):
         "SELECT table_name FROM information_schema.tables"
         " WHERE table_schema = current_schema() AND table_type = 'BASE TABLE'"
     )
+    prove_room: ClassVar[str | None] = None
     tools: ClassVar[ToolQueries] = COCKROACH_TOOLS
 
     def dsn(self, url: str) -> str:

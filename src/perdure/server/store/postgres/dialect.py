@@ -36,6 +36,13 @@ _TABLE_NAMES = (
     " AND deptype = 'e')"
 )
 
+_PROVE_ROOM = """DO $$ BEGIN
+CREATE TEMPORARY TABLE perdure_room ON COMMIT DROP AS SELECT repeat('x', 1000) FROM generate_series(1, 64);
+DROP TABLE perdure_room;
+EXCEPTION WHEN insufficient_privilege THEN NULL;
+END $$"""
+"""A new file takes room that no deleted row can have left. Who may not make one is not kept from serving."""
+
 
 class PostgresDialect:
     """PostgreSQL 13 or newer."""
@@ -68,6 +75,8 @@ class PostgresDialect:
     """What sessions are set to that list and count."""
     table_names: ClassVar[str] = _TABLE_NAMES
     """The query for the tables of the schema we would use, less those that belong to an extension."""
+    prove_room: ClassVar[str | None] = _PROVE_ROOM
+    """What fails where the disk is full, and leaves nothing behind; None where a full server does not answer at all."""
     tools: ClassVar[ToolQueries] = POSTGRES_TOOLS
     """What the tools ask."""
 

@@ -80,6 +80,7 @@ class PostgresStore:
         self._settings = settings
         self._dialect = dialect
         self._claimed: tuple[str, int] | None = None
+        self._has_failed_to_write = False
         self._nonce = str(uuid.uuid4())
         """Of the next resolve; kept for the one after that, while the fate of one is not known."""
         self._place: tuple[str, str] | None = None
@@ -108,7 +109,11 @@ class PostgresStore:
         await self._writer.close()
 
     async def check(self) -> None:
-        """See `Store.check`."""
+        """See `Store.check`. After a batch that failed, something is written: a full disk can still be read."""
+        if self._has_failed_to_write and self._dialect.prove_room is not None:
+            prove_room = self._dialect.prove_room
+            await self._writer.ask(lambda connection: connection.execute(prove_room))
+        self._has_failed_to_write = False
         try:
             await self._writer.ask(nodes.check)
         except StoreUnavailable:
@@ -137,7 +142,11 @@ class PostgresStore:
                 connection, lambda: batches.write_batch(connection, fence, rounds, moves), self._settings
             )
 
-        await self._writer.run(write)
+        try:
+            await self._writer.run(write)
+        except (StoreUnavailable, CommitUnknown):
+            self._has_failed_to_write = True
+            raise
 
     async def resolve(self) -> Claim:
         """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""

@@ -14,6 +14,9 @@ from perdure.server.store.namespace_rows import NamespaceRow, namespace_record, 
 from perdure.server.store.schema import NAMESPACE
 
 _CLUSTER_ID = "SELECT value FROM meta WHERE name = 'cluster_id'"
+_ROOM_PROVED = 65_536
+_FILL_ROOM = f"INSERT OR REPLACE INTO meta (name, value) VALUES ('room', hex(zeroblob({_ROOM_PROVED // 2})))"
+_EMPTY_ROOM = "DELETE FROM meta WHERE name = 'room'"
 _CLAIM = (
     "INSERT INTO node (node, incarnation, batch) VALUES (?, 1, 0)"
     " ON CONFLICT (node) DO UPDATE SET incarnation = incarnation + 1 RETURNING incarnation, batch"
@@ -38,6 +41,12 @@ def cluster_id(connection: sqlite3.Connection) -> str:
     """See `Store.cluster_id`."""
     row: tuple[str] = connection.execute(_CLUSTER_ID).fetchone()
     return row[0]
+
+
+def prove_room(connection: sqlite3.Connection) -> None:
+    """Make some bytes durable and delete them again. Where that breaks off between the two, the next time mends it."""
+    connection.execute(_FILL_ROOM)
+    connection.execute(_EMPTY_ROOM)
 
 
 def claim(connection: sqlite3.Connection, node: str) -> Claim:

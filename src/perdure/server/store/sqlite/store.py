@@ -25,6 +25,7 @@ from perdure.server.store.interface import (
     Batch,
     Claim,
     ClosedRun,
+    CommitUnknown,
     CountGroup,
     DueAlarm,
     ListPosition,
@@ -35,6 +36,7 @@ from perdure.server.store.interface import (
     RunPosition,
     StoredEvent,
     StoreMismatch,
+    StoreUnavailable,
 )
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.sqlite import batches, deletions, listings, nodes, queries
@@ -82,6 +84,7 @@ class SqliteStore:
         self._migrates = migrates
         self._pragmas = {**PRAGMAS, **pragmas}
         self._claimed: tuple[str, int] | None = None
+        self._has_failed_to_write = False
         self._writer = DatabaseThread("perdure-store-writer", self._connect_to_write)
         self._reader = self._lister = self._writer
         if self._path != _MEMORY:
@@ -109,8 +112,12 @@ class SqliteStore:
             await thread.stop()
 
     async def check(self) -> None:
-        """See `Store.check`."""
-        await self._writer.run(nodes.cluster_id)
+        """See `Store.check`. After a batch that failed, something is written: a full disk can still be read."""
+        if not self._has_failed_to_write:
+            await self._writer.run(nodes.cluster_id)
+            return
+        await self._writer.run(nodes.prove_room)
+        self._has_failed_to_write = False
 
     async def cluster_id(self) -> str:
         """See `Store.cluster_id`."""
@@ -129,7 +136,11 @@ class SqliteStore:
         assert not batch.moves, "one node owns all that is in an SQLite database"
         fence = Fence(*self._claim_held(), batch.number)
         rounds = gather(batch.writes)
-        await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
+        try:
+            await self._writer.run(lambda connection: batches.write_batch(connection, fence, rounds))
+        except (StoreUnavailable, CommitUnknown):
+            self._has_failed_to_write = True
+            raise
 
     async def resolve(self) -> Claim:
         """See `Store.resolve`. Raises Fenced where another process has taken this node's place."""
