@@ -59,14 +59,13 @@ _ACTIVITY_POLLERS = 64
 _OPEN_AT_MOST = 200
 _POLL_SECONDS = 60.0
 
-# Looked up once: the worker is part of what is measured, and should be as little of it as possible.
 _FIRST_STARTED = 3
 _EVENTS_PER_ACTIVITY = 6
-_SCHEDULE_ACTIVITY = CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK
-_COMPLETE_WORKFLOW = CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION
-_ALLOW_DUPLICATE = WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE
-_FAIL = WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL
+# The worker is part of what is measured, and should be as little of it as possible: it parses most of what it sends.
 _GREETING = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"Hello, user!"')])
+_RESULT = RespondActivityTaskCompletedRequest(
+    namespace=DEFAULT_NAMESPACE, result=_GREETING, identity="a"
+).SerializeToString()
 
 
 async def measure(subject: Subject, conditions: Conditions) -> Figures:
@@ -143,17 +142,9 @@ class _SyntheticWorker:
     async def _start(self, numbers: Iterator[int]) -> None:
         for number in numbers:
             await self._room.acquire()
-            request = StartWorkflowExecutionRequest(
-                namespace=DEFAULT_NAMESPACE,
-                workflow_id=f"{self._queue}-{number}",
-                workflow_type=WorkflowType(name="Bench"),
-                task_queue=TaskQueue(name=self._queue),
-                input=_GREETING,
-                request_id=f"start-{number}",
-                workflow_id_reuse_policy=_ALLOW_DUPLICATE,
-                workflow_id_conflict_policy=_FAIL,
-            )
-            request.workflow_task_timeout.FromSeconds(10)
+            request = StartWorkflowExecutionRequest.FromString(_start_of(self._queue))
+            request.workflow_id = f"{self._queue}-{number}"
+            request.request_id = f"start-{number}"
             await self._engine.submit(WorkflowKey(self._namespace_id, request.workflow_id), Start("", request))
 
     async def _work_on_workflows(self, count: int, done: asyncio.Event) -> None:
@@ -168,26 +159,30 @@ class _SyntheticWorker:
             )
             if not task.task_token:
                 continue
-            command = self._decide(task)
-            request = RespondWorkflowTaskCompletedRequest(
-                namespace=DEFAULT_NAMESPACE, task_token=task.task_token, commands=[command], identity="w"
-            )
+            is_last, answer = self._decide(task)
+            request = RespondWorkflowTaskCompletedRequest.FromString(answer)
+            request.task_token = task.task_token
             reply = _parsed(
                 await self._engine.complete_workflow_task(tokens.decode_workflow_task(task.task_token), request),
                 RespondWorkflowTaskCompletedResponse,
             )
             for activity_task in reply.activity_tasks:
                 await self._complete_activity(activity_task)
-            if command.command_type == _COMPLETE_WORKFLOW:
+            if is_last:
                 self._room.release()
                 self._closed += 1
                 if self._closed == count:
                     done.set()
 
-    def _decide(self, task: PollWorkflowTaskQueueResponse) -> Command:
-        """Decide by where the task stands: its history is read, as a worker must, but there is no code to replay."""
+    def _decide(self, task: PollWorkflowTaskQueueResponse) -> tuple[bool, bytes]:
+        """Return whether this is the workflow's last task, and the answer, which lacks only the token.
+
+        Decides by where the task stands: its history is read, as a worker must, but there is no code to replay.
+        """
         completed = (task.started_event_id - _FIRST_STARTED) // _EVENTS_PER_ACTIVITY
-        return _complete() if completed == self._steps else _schedule(str(completed), self._queue, self._asks_eagerly)
+        if completed == self._steps:
+            return True, _completion()
+        return False, _schedule(str(completed), self._queue, self._asks_eagerly)
 
     async def _work_on_activities(self) -> None:
         poll = PollActivityTaskQueueRequest(
@@ -204,9 +199,8 @@ class _SyntheticWorker:
             await self._complete_activity(task)
 
     async def _complete_activity(self, task: PollActivityTaskQueueResponse) -> None:
-        request = RespondActivityTaskCompletedRequest(
-            namespace=DEFAULT_NAMESPACE, task_token=task.task_token, result=_GREETING, identity="a"
-        )
+        request = RespondActivityTaskCompletedRequest.FromString(_RESULT)
+        request.task_token = task.task_token
         token = tokens.decode_activity(task.task_token)
         key = WorkflowKey(token.namespace_id, token.workflow_id)
         await self._engine.submit(key, CompleteActivity(token.run_id, token, request))
@@ -221,7 +215,22 @@ def _parsed(reply: _ReplyT | bytes, kind: type[_ReplyT]) -> _ReplyT:
 
 
 @lru_cache
-def _schedule(activity_id: str, task_queue: str, is_eager: bool) -> Command:
+def _start_of(task_queue: str) -> bytes:
+    """Return a start that lacks only its ids."""
+    request = StartWorkflowExecutionRequest(
+        namespace=DEFAULT_NAMESPACE,
+        workflow_type=WorkflowType(name="Bench"),
+        task_queue=TaskQueue(name=task_queue),
+        input=_GREETING,
+        workflow_id_reuse_policy=WorkflowIdReusePolicy.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+        workflow_id_conflict_policy=WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_FAIL,
+    )
+    request.workflow_task_timeout.FromSeconds(10)
+    return request.SerializeToString()
+
+
+@lru_cache
+def _schedule(activity_id: str, task_queue: str, is_eager: bool) -> bytes:
     attributes = ScheduleActivityTaskCommandAttributes(
         activity_id=activity_id,
         activity_type=ActivityType(name="greet"),
@@ -231,18 +240,28 @@ def _schedule(activity_id: str, task_queue: str, is_eager: bool) -> Command:
         request_eager_execution=is_eager,
     )
     attributes.start_to_close_timeout.FromSeconds(60)
-    return Command(
-        command_type=_SCHEDULE_ACTIVITY,
-        schedule_activity_task_command_attributes=attributes,
+    return _answer(
+        Command(
+            command_type=CommandType.COMMAND_TYPE_SCHEDULE_ACTIVITY_TASK,
+            schedule_activity_task_command_attributes=attributes,
+        )
     )
 
 
 @lru_cache
-def _complete() -> Command:
-    return Command(
-        command_type=_COMPLETE_WORKFLOW,
-        complete_workflow_execution_command_attributes=CompleteWorkflowExecutionCommandAttributes(result=_GREETING),
+def _completion() -> bytes:
+    return _answer(
+        Command(
+            command_type=CommandType.COMMAND_TYPE_COMPLETE_WORKFLOW_EXECUTION,
+            complete_workflow_execution_command_attributes=CompleteWorkflowExecutionCommandAttributes(result=_GREETING),
+        )
     )
+
+
+def _answer(command: Command) -> bytes:
+    return RespondWorkflowTaskCompletedRequest(
+        namespace=DEFAULT_NAMESPACE, commands=[command], identity="w"
+    ).SerializeToString()
 
 
 async def _alone(db: str, workflows: int, sequences: int) -> Figures:

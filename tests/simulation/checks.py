@@ -19,6 +19,7 @@ from perdure.server.core.run import RUNNING, Run
 from perdure.server.core.transition import Circumstances
 from perdure.server.core.workflow import Step, Workflow
 from perdure.server.store.memory import MemoryDatabase
+from perdure.server.store.memory.database import Pending
 from tests.simulation.ledger import Answer, Fate, Ledger
 
 
@@ -177,6 +178,10 @@ def _check_current_runs(database: MemoryDatabase) -> None:
     for run in runs:
         if run.status == RUNNING:
             assert run.is_current, f"{run.run_id} is open and not current"
+            continue
+        pending = database.tables.pending.get(run.run_id, Pending())
+        left = (pending.activities, pending.timers, pending.buffered, pending.children)
+        assert not any(left), f"{run.run_id} has closed and left {left}"
 
 
 def _check_signals(found: dict[str, list[HistoryEvent]], ledger: Ledger) -> None:

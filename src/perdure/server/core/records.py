@@ -206,7 +206,7 @@ class EntityWrite(msgspec.Struct, gc=False):
     buffered: list[BufferedEventRecord] = []
     requests: list[RequestRecord] = []
     runs_closed: list[str] = []
-    """Run ids whose activities, timers and buffered events are all removed, after everything above.
+    """Run ids whose activities, timers and buffered events are all removed, after everything above: those that had any.
 
     Request ids stay as long as the history: a repeated request is answered the same before and after the close.
     """

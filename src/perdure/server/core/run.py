@@ -61,6 +61,8 @@ class Changes(msgspec.Struct, gc=False):
     outline: bool = False
     """Whether more of the run's row changed than how far it has come; see `EntityWrite.runs_advanced`."""
     closed: bool = False
+    leaves_pending: bool = False
+    """Whether rows of activities, timers and buffered events may be stored of the run that closed."""
     deleted: bool = False
 
 
@@ -159,6 +161,12 @@ class Run(msgspec.Struct, gc=False):
         alive = len(self.activities) + len(self.timers) + len(self.queries.pending)
         if len(self.alarms) > 2 * alive + _DEAD_ALARMS:
             self.drop_dead_alarms()
+
+    def may_have_pending_rows(self) -> bool:
+        """Whether a row of an activity, a timer or a buffered event of this run may be stored."""
+        changes = self.changes
+        is_any_pending = bool(self.activities or self.timers or self.buffered)
+        return is_any_pending or bool(changes.activities or changes.timers or changes.buffered_cleared)
 
     def drop_dead_alarms(self) -> None:
         """Forget the alarms of all that is not pending any more."""

@@ -130,7 +130,8 @@ def take_write(key: WorkflowKey, runs: list[Run]) -> EntityWrite:
         write.events.extend(changes.events)
         write.requests.extend([RequestRecord(run.run_id, request_id) for request_id in changes.requests])
         if changes.closed:
-            write.runs_closed.append(run.run_id)
+            if changes.leaves_pending:
+                write.runs_closed.append(run.run_id)
         else:
             _take_pending(write, run, changes)
     return write

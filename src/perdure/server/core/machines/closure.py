@@ -70,6 +70,7 @@ def close(
     """Record the closing event, last of its run, and drop what is pending."""
     run = t.run
     children = farewell.children_of(run)
+    run.changes.leaves_pending = run.may_have_pending_rows()
     closing_event = t.record(closing, user_metadata=user_metadata, links=links)
     # What a command of the closing task brought about, such as the end of an activity it cancels, is told to nobody.
     run.buffered.clear()
