@@ -51,7 +51,7 @@ faults: $(INSTALLED) ## Run the store's suite on PostgreSQL with every fault at 
 	PERDURE_TEST_FAULTS=all $(RUN) pytest tests/server/store $(PYTEST_ARGS)
 
 simulate: $(INSTALLED) ## Run the deterministic simulation on many seeds (SEEDS=5000)
-	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(RUN) pytest --timeout=0 tests/simulation $(PYTEST_ARGS)
+	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(RUN) pytest --numprocesses $(TEST_WORKERS) --dist worksteal --timeout=0 tests/simulation $(PYTEST_ARGS)
 
 soak: $(INSTALLED) ## Let nodes and databases fail under load many times (FAULTS=400)
 	PERDURE_CLUSTER_FAULTS=$(FAULTS) $(RUN) pytest tests/crash/test_cluster.py $(PYTEST_ARGS)

@@ -1,7 +1,7 @@
 """Runs one seed of a workload, and many seeds as a test.
 
-PERDURE_SIMULATION_SEEDS says how many seeds are run in all, PERDURE_SIMULATION_SEED names a single one. One half are
-lives of a lone server, the other of a cluster, each with the same number for every workload.
+PERDURE_SIMULATION_SEEDS says how many seeds are run in all, PERDURE_SIMULATION_SEED names a single one. A third are
+lives of a lone server, the others of a cluster, each with the same number for every workload.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.virtual_time import VirtualTimeLoop
 Workload = Callable[[World], Awaitable[None]]
 """Does what it does while faults happen, and then until all its workflows have ended."""
 
-SEEDS_OF_CI: Final = 1_000
+SEEDS_OF_CI: Final = 1_500
 SEEDS_PER_TEST: Final = 25
 
 
@@ -33,11 +33,13 @@ class Stage(NamedTuple):
     loop_class: type[VirtualTimeLoop]
     workloads: int
     """How many there are, which share the seeds."""
+    thirds: int
+    """How many thirds of all seeds are played there."""
     limit_seconds: float
     """Loop time after which a workflow that has not ended never will."""
 
 
-LONE: Final = Stage(LoneWorld, VirtualTimeLoop, workloads=6, limit_seconds=3 * 3600.0)
+LONE: Final = Stage(LoneWorld, VirtualTimeLoop, workloads=6, thirds=1, limit_seconds=3 * 3600.0)
 
 
 class Outcome(msgspec.Struct):
@@ -80,7 +82,7 @@ def seed_chunks(stage: Stage = LONE) -> list[range]:
     if single is not None:
         return [range(int(single), int(single) + 1)]
     in_all = int(os.environ.get("PERDURE_SIMULATION_SEEDS", SEEDS_OF_CI))
-    count = -(-in_all // (2 * stage.workloads))
+    count = -(-in_all * stage.thirds // (3 * stage.workloads))
     return [range(first, min(first + SEEDS_PER_TEST, count)) for first in range(0, count, SEEDS_PER_TEST)]
 
 

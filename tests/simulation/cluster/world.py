@@ -209,4 +209,4 @@ class ClusterWorld(World):
         return task.result()
 
 
-CLUSTER: Final = Stage(ClusterWorld, FreezingLoop, workloads=8, limit_seconds=1_000.0)
+CLUSTER: Final = Stage(ClusterWorld, FreezingLoop, workloads=8, thirds=2, limit_seconds=1_000.0)
