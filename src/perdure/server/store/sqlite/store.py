@@ -51,8 +51,8 @@ OLDEST_SQLITE = (3, 38, 0)
 PRAGMAS: Mapping[str, str] = {
     "journal_mode": "wal",
     "synchronous": "full",
-    # Pages of the log before they are copied into the file: 32 MiB, so that one that changes often is copied once.
-    "wal_autocheckpoint": "8000",
+    # Pages of the log before they are copied into the file: 16 MiB, so that one that changes often is copied once.
+    "wal_autocheckpoint": "4000",
     # How long to wait for another process that writes (an operator's shell) before a batch fails.
     "busy_timeout": "5000",
     # KiB of pages kept per connection; the operating system keeps the rest of a file better than we could.
