@@ -9,6 +9,7 @@ FAULTS ?= 400
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+PYTEST_PARALLEL := $(RUN) pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -33,7 +34,7 @@ demo: $(INSTALLED) ## Run an order through bugs, crashes and a killed server, an
 	$(RUN) examples.orders
 
 test: $(INSTALLED) ## Run the tests
-	$(RUN) pytest --numprocesses $(TEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST_PARALLEL) $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## Check formatting, lint, types and import contracts
 	$(RUN) ruff format --check .
@@ -51,7 +52,7 @@ faults: $(INSTALLED) ## Run the store's suite on PostgreSQL with every fault at 
 	PERDURE_TEST_FAULTS=all $(RUN) pytest tests/server/store $(PYTEST_ARGS)
 
 simulate: $(INSTALLED) ## Run the deterministic simulation on many seeds (SEEDS=5000)
-	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(RUN) pytest --numprocesses $(TEST_WORKERS) --dist worksteal --timeout=0 tests/simulation $(PYTEST_ARGS)
+	PERDURE_SIMULATION_SEEDS=$(SEEDS) $(PYTEST_PARALLEL) --timeout=0 tests/simulation $(PYTEST_ARGS)
 
 soak: $(INSTALLED) ## Let nodes and databases fail under load many times (FAULTS=400)
 	PERDURE_CLUSTER_FAULTS=$(FAULTS) $(RUN) pytest tests/crash/test_cluster.py $(PYTEST_ARGS)

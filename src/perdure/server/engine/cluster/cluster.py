@@ -103,7 +103,6 @@ class Cluster:
             self._sweep.cancel()
             await asyncio.gather(self._sweep, return_exceptions=True)
         await self.links.finish(self._settings.hang_up_seconds)
-        self.forwarding.stop()
         await self.links.stop()
 
     async def stop(self) -> None:

@@ -44,11 +44,6 @@ class Forwarding:
         self._links = links
         self._look_soon = look_soon
         self._patience_seconds = settings.patience_seconds
-        self._is_stopped = False
-
-    def stop(self) -> None:
-        """Have nobody wait for an owner any more: this node stops, and its links are closed."""
-        self._is_stopped = True
 
     async def ask_owner(
         self,
@@ -102,7 +97,7 @@ class Forwarding:
                     if not is_repeatable:
                         raise
                     reason = error
-            if self._is_stopped:
+            if self._links.is_stopped:
                 raise Unavailable("the server is stopping")
             if loop.time() >= patience_ends:
                 raise Unavailable(reason.message)

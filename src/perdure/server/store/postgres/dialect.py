@@ -38,7 +38,6 @@ _TABLE_NAMES = (
 
 _PROVE_ROOM = """DO $$ BEGIN
 CREATE TEMPORARY TABLE perdure_room ON COMMIT DROP AS SELECT repeat('x', 1000) FROM generate_series(1, 64);
-DROP TABLE perdure_room;
 EXCEPTION WHEN insufficient_privilege THEN NULL;
 END $$"""
 """A new file takes room that no deleted row can have left. Who may not make one is not kept from serving."""
