@@ -9,6 +9,7 @@ import ast
 import importlib
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import asyncpg
 import pytest
@@ -17,7 +18,9 @@ from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import COCKROACH, listings
 from perdure.server.store.postgres.bulk import Bulk
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
+from perdure.server.store.postgres.statements import CHANGES, statement, statements
 from perdure.server.store.postgres.steps import STEPS_ON_COCKROACH
+from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.schema import TABLES
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import And, Attribute, Comparison, Not, Operator, Or
@@ -49,7 +52,7 @@ def _texts(value: object) -> Iterator[str]:
         case str():
             yield value
         case Bulk():
-            yield value.text
+            yield value.text()
         case tuple() | list():
             for each in value:
                 yield from _texts(each)
@@ -122,6 +125,16 @@ def test_every_statement_in_the_code_is_one_that_cockroachdb_documents() -> None
     assert len(held) > 40, "they are found"
     assert {"BEGIN", "ROLLBACK", "COMMIT", "SELECT current_schema()"} <= held, "also those within functions"
     assert not _complaints(held)
+
+
+@pytest.mark.parametrize("fence", [Fence("node", 1, 1), None], ids=["fenced", "in a transaction"])
+def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None) -> None:
+    whole = Round()
+    for change in CHANGES:
+        setattr(whole, change.rows, [[None] * change.bulk.width])
+    parts = statements(whole, changes_tables_once=COCKROACH.changes_tables_once)
+    assert set(chain.from_iterable(parts)) == set(CHANGES)
+    assert not _complaints(statement(changes, whole, fence).text for changes in parts)
 
 
 async def test_every_listing_is_one_that_cockroachdb_documents() -> None:

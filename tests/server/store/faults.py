@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from itertools import cycle
@@ -338,6 +339,10 @@ class PersistentStore(PostgresStore):
     async def commit(self, batch: Batch) -> None:
         # The caller may change it while it is tried again.
         batch = copy.deepcopy(batch)
+        with self._undisturbed():
+            if await self._last_batch() != batch.number - 1:
+                # What became of a batch out of turn its number does not tell.
+                return await super().commit(batch)
         for _ in range(MANY):
             try:
                 return await super().commit(batch)
@@ -349,6 +354,20 @@ class PersistentStore(PostgresStore):
                 if claim.batch == batch.number:
                     return None
         raise StoreUnavailable("the database never takes the batch")
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        self._connection_class.plan = Never()
+        try:
+            yield
+        finally:
+            self._connection_class.plan = self._plan
+
+    async def _last_batch(self) -> int:
+        node, _ = self._claim_held()
+        [(batch,)] = await self._reader.fetch("SELECT batch FROM node WHERE node = $1", node)
+        assert isinstance(batch, int)
+        return batch
 
 
 async def _persistently(call: Callable[[], Awaitable[T]]) -> T:

@@ -163,17 +163,17 @@ def write_to_every_table(run_ids: list[str]) -> EntityWrite:
     changed.runs_advanced = ["r0"]
     changed.events = [event(run_id, 1) for run_id in run_ids]
     changed.activities = [activity(run_id, 5) for run_id in run_ids]
-    changed.activities_removed = [(run_id, 5) for run_id in run_ids]
+    changed.activities_removed = [(run_id, 6) for run_id in run_ids]
     changed.timers = [timer(run_id, "t") for run_id in run_ids]
-    changed.timers_removed = [(run_id, "t") for run_id in run_ids]
+    changed.timers_removed = [(run_id, "gone") for run_id in run_ids]
     changed.buffered_cleared = run_ids
     changed.buffered = [buffered(run_id, 1) for run_id in run_ids]
     changed.requests = [RequestRecord(run_id, "request") for run_id in run_ids]
     changed.mail = MailWrite(
         children=[ChildRecord(run_id, 5, NAMESPACE, "w", "c", None, "t", 0, 1) for run_id in run_ids],
-        children_removed=[(run_id, 5) for run_id in run_ids],
+        children_removed=[(run_id, 6) for run_id in run_ids],
         outbox=[OutboxRecord(run_id, 1, NAMESPACE, "w", NAMESPACE, "v", "signal", 5, 1, b"") for run_id in run_ids],
-        outbox_removed=[(run_id, 1) for run_id in run_ids],
+        outbox_removed=[(run_id, 2) for run_id in run_ids],
         inbox=[InboxRecord(run_id, NAMESPACE, "w", 1, "r0") for run_id in run_ids],
         inbox_removed=[(run_id, NAMESPACE, "w", 1) for run_id in run_ids],
     )

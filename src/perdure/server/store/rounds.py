@@ -5,13 +5,14 @@ rows, so the rows of all entities of a batch go into one statement per table; on
 starts another round.
 
 A database writes a round so that the unique index of current runs is whole at every statement: runs give the place up
-before others take it. The shard of a row is that of the entity that writes it. This module must never hold a statement.
+before others take it. No row is both written and removed in a round. The shard of a row is that of the entity that
+writes it. This module must never hold a statement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from perdure.server.core.shards import shard_of
 
 SqlValue: TypeAlias = str | int | bytes | None
 Row: TypeAlias = Sequence[SqlValue]
+_AnyRow = TypeVar("_AnyRow", bound=tuple[SqlValue, ...])
 
 
 class Fence(NamedTuple):
@@ -79,7 +81,6 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
             into.runs_advanced.append(_advanced_row(run))
         else:
             _gather_run(into, run, shard, is_deleted=run.run_id in write.runs_deleted)
-    into.events += write.events
     into.activities_removed += write.activities_removed
     into.timers_removed += write.timers_removed
     into.buffered_cleared += zip(write.buffered_cleared)
@@ -88,8 +89,9 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
     if write.runs_closed or write.runs_deleted:
         _gather_end(into, write, shard)
         return
-    into.activities += _with_shard(write.activities, shard)
-    into.timers += write.timers
+    into.events += write.events
+    into.activities += _with_shard(_left(write.activities, write.activities_removed), shard)
+    into.timers += _left(write.timers, write.timers_removed)
     into.buffered += write.buffered
     into.requests += write.requests
 
@@ -97,10 +99,12 @@ def _gather_entity(into: Round, write: EntityWrite) -> None:
 def _gather_end(into: Round, write: EntityWrite, shard: int) -> None:
     """Gather what belongs to runs where some have ended: what ends in the same batch need not be written first."""
     ended = {*write.runs_closed, *write.runs_deleted}
-    into.activities += _with_shard([row for row in write.activities if row.run_id not in ended], shard)
-    into.timers += [row for row in write.timers if row.run_id not in ended]
+    activities = _left(write.activities, write.activities_removed)
+    into.activities += _with_shard([row for row in activities if row.run_id not in ended], shard)
+    into.timers += [row for row in _left(write.timers, write.timers_removed) if row.run_id not in ended]
     into.buffered += [row for row in write.buffered if row.run_id not in ended]
     # The request ids of a run are kept as long as its history.
+    into.events += [row for row in write.events if row.run_id not in write.runs_deleted]
     into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]
     into.runs_deleted += [(run_id,) for run_id in write.runs_deleted]
@@ -110,12 +114,20 @@ def _gather_end(into: Round, write: EntityWrite, shard: int) -> None:
 
 
 def _gather_mail(into: Round, mail: MailWrite, shard: int) -> None:
-    into.children += mail.children
+    into.children += _left(mail.children, mail.children_removed)
     into.children_removed += mail.children_removed
-    into.outbox += _with_shard(mail.outbox, shard)
+    into.outbox += _with_shard(_left(mail.outbox, mail.outbox_removed), shard)
     into.outbox_removed += mail.outbox_removed
     into.inbox += mail.inbox
     into.inbox_removed += mail.inbox_removed
+
+
+def _left(rows: Sequence[_AnyRow], removed: Sequence[tuple[str, int] | tuple[str, str]]) -> Sequence[_AnyRow]:
+    """Return the rows that are not also removed, by their first two values; a statement would not see them yet."""
+    if not rows or not removed:
+        return rows
+    gone = set(removed)
+    return [row for row in rows if row[:2] not in gone]
 
 
 def _with_shard(rows: Sequence[tuple[SqlValue, ...]], shard: int) -> list[Row]:

@@ -1,4 +1,7 @@
-"""A network that fails at will: a TCP proxy between a store and its database that looks for COMMIT.
+"""A network that fails at will: a TCP proxy between a store and its database that looks for what commits.
+
+That is COMMIT, and the statement of a batch that is written by a single one: it is known by its text, and from then on
+by the name under which it was prepared.
 
 It cuts the connection that commits, or lets everything stand still from a COMMIT on: for the database that is a process
 that was suspended there, for the process a database that does not answer.
@@ -7,12 +10,14 @@ that was suspended there, for the process a database that does not answer.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from enum import Enum
 from urllib.parse import urlsplit
 
 COMMIT = b"COMMIT\0"
+PREPARES_A_BATCH = re.compile(rb"(\w+)\0WITH fence AS ")
 
 
 class Cut(Enum):
@@ -77,12 +82,15 @@ class Proxy:
         self._connections.add(task)
         from_database, to_database = await asyncio.open_connection(*self._address)
         back = asyncio.create_task(self._pass_back(from_database, to_store))
+        committing = [COMMIT]
         try:
             while data := await from_store.read(65_536):
                 await self._flows.wait()
-                if COMMIT in data and self.next_hold is not Cut.NEVER:
+                commits = any(each in data for each in committing)
+                committing += [b"\0" + name + b"\0" for name in PREPARES_A_BATCH.findall(data)]
+                if commits and self.next_hold is not Cut.NEVER:
                     await self._hold()
-                elif COMMIT in data and self.next_commit is not Cut.NEVER:
+                elif commits and self.next_commit is not Cut.NEVER:
                     await self._cut(data, to_database, back, from_database)
                     return
                 to_database.write(data)

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.interface import Batch, BatchRejected, Claim, Fenced, Store, StoreUnavailable
+from perdure.server.store.interface import Batch, BatchRejected, Claim, CommitUnknown, Fenced, Store, StoreUnavailable
 from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.postgres.errors import FAILURES
 from perdure.server.store.postgres.transactions import in_transaction
@@ -64,9 +64,9 @@ async def test_a_row_that_somebody_else_holds_is_waited_for_only_so_long(store: 
 async def test_a_statement_that_takes_too_long_is_given_up(store: PostgresStore, shell: Shell) -> None:
     writer = await Writer.claim(store)
     await _on_insert_of_events(shell, "PERFORM pg_sleep(60);")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(CommitUnknown):
         await writer.commit(_with_event())
-    assert not await _is_there(store)
+    assert await store.resolve() == Claim(incarnation=2, batch=0)
     await shell.execute("DROP TRIGGER fault ON event")
     await writer.commit(_with_event())
     assert await _is_there(store)
@@ -207,6 +207,22 @@ async def test_a_batch_that_meets_a_takeover_at_the_fence_is_refused(shell: Shel
     with pytest.raises(Fenced):
         await commit
     assert not await _is_there(store)
+    await store.close()
+
+
+async def test_a_batch_that_waits_at_its_fence_is_in_nobodys_way(shell: Shell, postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    writer = await Writer.claim(store)
+    await writer.commit(_write())
+    other = await asyncpg.connect(postgres_url)
+    async with shell.transaction():
+        await shell.execute("SELECT FROM node FOR UPDATE")
+        commit = asyncio.create_task(writer.commit(rows.write("w", rows.run("w", "r", stored_version=1))))
+        await shell.execute(until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+        assert await other.fetch("SELECT run_id FROM run FOR UPDATE NOWAIT")
+    await commit
+    await other.close()
     await store.close()
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition, ShardMove
-from perdure.server.store.postgres import batches, deletions, listings, members, nodes, queries
+from perdure.server.store.postgres import POSTGRES, batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.rounds import Fence, gather
+from perdure.server.store.postgres.statements import CHANGES, statement, statements
+from perdure.server.store.rounds import Fence, Round, gather
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
 from tests.server.store import rows
@@ -34,14 +35,15 @@ class Recorder:
         self.plans: list[tuple[str, str]] = []
 
     async def execute(self, query: str, *arguments: object) -> str:
-        await self._note(query, arguments)
+        await self.note(query, *arguments)
         return await self._connection.execute(query, *arguments)
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        await self._note(query, arguments)
+        await self.note(query, *arguments)
         return await self._connection.fetch(query, *arguments)
 
-    async def _note(self, query: str, arguments: tuple[object, ...]) -> None:
+    async def note(self, query: str, *arguments: object) -> None:
+        """Note the plan of a statement that does not run."""
         steps = await self._connection.fetch(f"EXPLAIN (COSTS OFF) {query}", *arguments)
         self.plans.append((query, "\n".join(step for (step,) in steps)))
 
@@ -89,7 +91,7 @@ def _scans(plan: str) -> list[str]:
 
 
 async def _write(session: Recorder, batch: int, *writes: EntityWrite) -> None:
-    await batches.write_batch(session, Fence("node", 1, batch), gather(writes))
+    await batches.write_in_transaction(session, Fence("node", 1, batch), gather(writes), [], POSTGRES)
 
 
 async def test_no_statement_of_a_batch_scans_a_table(writing: Recorder) -> None:
@@ -119,8 +121,22 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
     write = rows.write("w")
     write.activities_removed, write.timers_removed = [("r", 5)], [("r", "t")]
     await _write(writing, 1, write)
-    [plan] = [plan for query, plan in writing.plans if query.startswith(f"DELETE FROM {table} ")]
+    [plan] = [plan for query, plan in writing.plans if f"DELETE FROM {table} " in query]
     assert re.search(rf"Index Scan using {table}_pkey on {table}\n\s+Index Cond: .*{key}", plan), plan
+
+
+async def test_nothing_is_touched_before_the_fence_that_a_statement_begins_with(writing: Recorder) -> None:
+    whole = Round()
+    for change in CHANGES:
+        setattr(whole, change.rows, [[None] * change.bulk.width])
+    first, *_ = statements(whole, changes_tables_once=False)
+    batch = statement(first, whole, Fence("node", 1, 1))
+    await writing.note(batch.text, *batch.parameters)
+    [(_, plan)] = writing.plans
+    parts = plan.split("CTE change_")[1:]
+    assert len(parts) > 20
+    for part in parts:
+        assert re.search(r"CTE Scan on fence", part) and re.search(r"Result\b.*\n +One-Time Filter: ", part), part
 
 
 async def test_a_piece_of_a_history_is_found_by_its_key(writing: Recorder) -> None:

@@ -19,6 +19,7 @@ LEASE_SECONDS = 60.0
 EXPIRED = 0.0
 SHORT = PostgresSettings(idle_transaction_timeout_seconds=0.3, lock_timeout_seconds=0.5)
 WRITE = rows.write("w", rows.run("w", "r"))
+IN_TWO_STATEMENTS = (WRITE, rows.write("w", rows.run("w", "r", stored_version=1)))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def test_a_batch_that_stands_still_behind_its_fence_is_undone_and_the_node
     dead: Node, alive: Node, proxy: Proxy
 ) -> None:
     proxy.next_hold = Cut.BEFORE_COMMIT_ARRIVES
-    commit = asyncio.create_task(dead.commit(WRITE))
+    commit = asyncio.create_task(dead.commit(*IN_TWO_STATEMENTS))
     await proxy.is_held.wait()
     assert await alive.take_over("dead:1", "its life"), "it waits for no longer than a batch may stand still"
     assert not await _is_there(alive)
@@ -70,7 +71,7 @@ async def test_a_batch_that_commits_before_it_is_undone_is_there_for_who_takes_o
     dead: Node, alive: Node, proxy: Proxy, shell: Shell
 ) -> None:
     proxy.next_hold = Cut.BEFORE_COMMIT_ARRIVES
-    commit = asyncio.create_task(dead.commit(WRITE))
+    commit = asyncio.create_task(dead.commit(*IN_TWO_STATEMENTS))
     await proxy.is_held.wait()
     takeover = asyncio.create_task(alive.take_over("dead:1", "its life"))
     await shell.execute(until("EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
@@ -79,7 +80,20 @@ async def test_a_batch_that_commits_before_it_is_undone_is_there_for_who_takes_o
     assert await takeover
     assert await _is_there(alive)
     with pytest.raises(Fenced):
-        await dead.commit(rows.write("w", rows.run("w", "r", stored_version=1)))
+        await dead.commit(rows.write("w", rows.run("w", "r", stored_version=2)))
+
+
+async def test_a_batch_of_one_statement_that_has_not_arrived_holds_nobody_up_and_comes_too_late(
+    dead: Node, alive: Node, proxy: Proxy
+) -> None:
+    proxy.next_hold = Cut.BEFORE_COMMIT_ARRIVES
+    commit = asyncio.create_task(dead.commit(WRITE))
+    await proxy.is_held.wait()
+    assert await alive.take_over("dead:1", "its life")
+    proxy.let_go()
+    with pytest.raises(Fenced):
+        await commit
+    assert not await _is_there(alive)
 
 
 async def test_the_view_is_read_though_all_readers_are_held_up(postgres_url: str, shell: Shell) -> None:

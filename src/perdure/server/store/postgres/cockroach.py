@@ -1,6 +1,7 @@
 """What CockroachDB does in another way than PostgreSQL. Everything else is the same code.
 
 - It is serialisable, and says 40001 where PostgreSQL would wait: the whole batch is begun anew, from the fence on.
+- A statement changes a table once, so more batches are transactions of several statements.
 - Text compares by its bytes, which is by code point. A collation would be another type of text.
 - A change of the schema is a job of its own, so each is made alone, and can be made again where it ended half way.
 - Rows lie in the order of their keys, spread over servers by ranges. A key that rises with time would keep one range
@@ -39,6 +40,7 @@ class CockroachDialect(PostgresDialect):
     scheme: ClassVar[str] = COCKROACH_SCHEME
     which_server: ClassVar[SessionAttribute] = SessionAttribute.any
     changes_schema_at_once: ClassVar[bool] = False
+    changes_tables_once: ClassVar[bool] = True
     splits_indexes: ClassVar[bool] = True
     writing: ClassVar[Mapping[str, str]] = {"default_transaction_isolation": "serializable"}
     by_index: ClassVar[Mapping[str, str]] = {}

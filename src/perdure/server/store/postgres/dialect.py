@@ -54,6 +54,8 @@ class PostgresDialect:
     """Of several servers in a URL. Never a standby: what it has not yet heard of would be missing."""
     changes_schema_at_once: ClassVar[bool] = True
     """Whether any number of changes of the schema fit into one transaction with other statements."""
+    changes_tables_once: ClassVar[bool] = False
+    """Whether a statement may change each table only once."""
     splits_indexes: ClassVar[bool] = False
     """Whether indexes that rise are split up."""
     writing: ClassVar[Mapping[str, str]] = {

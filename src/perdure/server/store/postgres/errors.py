@@ -23,6 +23,9 @@ _REFUSED = ("21", "22", "23", "54")
 _OF_THE_TRANSACTION = ("23", "25", "40")
 """Classes of SQLSTATE that speak of a transaction that was ended: by a constraint, by its state, by another one."""
 
+_OF_THE_STATEMENT = (*_REFUSED, "0A", "25", "40", "42", "53", "55")
+"""Classes of SQLSTATE with which a statement ends that was not done: what was given, a lock, the disk, another one."""
+
 _TO_BE_RETRIED = frozenset({"40001", "40P01"})
 """A serialisation failure and a deadlock: the database gave the transaction up for another one's sake."""
 
@@ -57,6 +60,17 @@ def is_surely_undone(error: Exception) -> bool:
     if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == "40003":
         return False
     return (error.sqlstate or "")[:2] in _OF_THE_TRANSACTION
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether an error in answer to a statement that commits by itself says that nothing was committed.
+
+    That time was up does not: CockroachDB may say so of a commit that is on its way. Nor does a session that is ended.
+    """
+    if not isinstance(error, asyncpg.PostgresError):
+        # The driver found a value that it cannot send.
+        return isinstance(error, UnicodeError | OverflowError)
+    return error.sqlstate != "40003" and (error.sqlstate or "")[:2] in _OF_THE_STATEMENT
 
 
 def is_lost_connection(error: Exception) -> bool:

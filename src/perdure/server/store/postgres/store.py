@@ -138,9 +138,7 @@ class PostgresStore:
         rounds, moves = gather(batch.writes), list(batch.moves)
 
         async def write(connection: Connection) -> None:
-            await in_transaction(
-                connection, lambda: batches.write_batch(connection, fence, rounds, moves), self._settings
-            )
+            await batches.write_batch(connection, fence, rounds, moves, self._dialect, self._settings)
 
         try:
             await self._writer.run(write)

@@ -1,8 +1,9 @@
 """A transaction whose end is known: it happened, it did not, or nobody can say.
 
 Before COMMIT is sent, whatever goes wrong leaves nothing: the database undoes what a lost connection began. From then
-until its answer has come the fate is unknown. COMMIT is never cancelled: a database with synchronous copies would then
-report as done what it has not made durable in all of them.
+until its answer has come the fate is unknown; that of a single statement, which commits by itself, from the beginning.
+What commits is never cancelled: a database with synchronous copies would then report as done what it has not made
+durable in all of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 import asyncpg
 
 from perdure.server.store.interface import CommitUnknown, StoreUnavailable
-from perdure.server.store.postgres.errors import FAILURES, is_surely_undone, is_to_be_retried
+from perdure.server.store.postgres.errors import FAILURES, is_refused, is_surely_undone, is_to_be_retried
 from perdure.server.store.settings import PostgresSettings
 
 if TYPE_CHECKING:
@@ -39,6 +40,22 @@ async def in_transaction(connection: Connection, work: Callable[[], Awaitable[T]
     """
     limit_seconds = settings.statement_timeout_seconds
     return await retried(lambda: _once(connection, work, limit_seconds), settings.transaction_attempts)
+
+
+async def in_one_statement(connection: Connection, ask: Callable[[], Awaitable[T]], settings: PostgresSettings) -> T:
+    """Ask what is a transaction by itself, begun and committed with its one statement; again, if it was given up.
+
+    Args:
+        connection: In no transaction.
+        ask: Executes the statement; it may be asked several times, of which one counts.
+        settings: How long it may take, and how often it is tried.
+
+    Raises:
+        CommitUnknown: What was answered, if anything, does not say that nothing was committed.
+        StoreUnavailable: It was given up each time. Nothing was written.
+    """
+    limit_seconds = settings.statement_timeout_seconds
+    return await retried(lambda: _alone(connection, ask, limit_seconds), settings.transaction_attempts)
 
 
 async def retried(work: Callable[[], Awaitable[T]], attempts: int) -> T:
@@ -82,19 +99,32 @@ async def _roll_back(connection: Connection, limit_seconds: float) -> None:
         connection.terminate()
 
 
+async def _alone(connection: Connection, ask: Callable[[], Awaitable[T]], limit_seconds: float) -> T:
+    try:
+        return await _to_its_end(connection, ask(), limit_seconds)
+    except FAILURES as error:
+        if is_refused(error):
+            raise
+        raise CommitUnknown(f"No answer tells whether the batch was written: {error}") from error
+
+
 async def _commit(connection: Connection, limit_seconds: float) -> None:
-    commit = asyncio.create_task(connection.execute("COMMIT"), name="COMMIT")
     try:
-        await asyncio.wait([commit], timeout=limit_seconds)
-    finally:
-        if not commit.done():
-            # Not by a cancellation of ours, which the driver would pass on to the database.
-            connection.terminate()
-    try:
-        status = await commit
+        status = await _to_its_end(connection, connection.execute("COMMIT"), limit_seconds)
     except FAILURES as error:
         if is_surely_undone(error):
             raise
         raise CommitUnknown(f"No answer to COMMIT tells that it failed: {error}") from error
     if status != "COMMIT":
         raise StoreUnavailable(f"The database answered {status} to COMMIT.")
+
+
+async def _to_its_end(connection: Connection, question: Awaitable[T], limit_seconds: float) -> T:
+    """Wait for what commits, or lose the connection: not by a cancellation, which the driver would pass on."""
+    task = asyncio.ensure_future(question)
+    try:
+        await asyncio.wait([task], timeout=limit_seconds)
+    finally:
+        if not task.done():
+            connection.terminate()
+    return await task

@@ -1,0 +1,156 @@
+"""The rows of a round as few statements: each changes several tables, and may begin with the fence.
+
+Every part of a statement sees the database as it was before the statement, and would be done in any order. So a part
+waits for what it must not come before by reading how much that has done: for the fence, which lets nothing happen where
+it is refused and locks the row of the node before any other, and for an earlier change of the same table.
+
+Texts are made once for each set of changes that occurs together; the driver prepares each once per connection.
+"""
+
+# ruff: noqa: S608 - made of texts that are written in this package.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Final, NamedTuple
+
+from perdure.server.store.postgres.bulk import ALWAYS, Bulk, delete, insert, update_runs, upsert
+from perdure.server.store.rounds import ADVANCED_COLUMNS, CHANGED_COLUMNS, Fence, Round, Row
+from perdure.server.store.schema import (
+    ACTIVITY,
+    BUFFERED_EVENT,
+    CHILD,
+    DISCARDED_HISTORY,
+    EVENT,
+    INBOX,
+    OUTBOX,
+    REQUEST,
+    RUN,
+    TIMER,
+)
+
+FENCE: Final = "UPDATE node SET batch = $3::bigint WHERE node = $1 AND incarnation = $2 AND batch = $3::bigint - 1"
+
+
+class Change(NamedTuple):
+    """What is done with one of the lists of a round."""
+
+    rows: str
+    """The list's name in the round."""
+    bulk: Bulk
+    is_counted: bool = False
+    """Whether each of its rows must change one of the table: else what is stored is not what it was computed on."""
+    sees_others: bool = False
+    """Whether it is about rows that an earlier change of the table may have written."""
+
+
+_OF_RUN: Final = ("run_id",)
+
+CHANGES: Final = (
+    Change("runs_advanced", update_runs(ADVANCED_COLUMNS), is_counted=True),
+    Change("runs_not_current", update_runs(CHANGED_COLUMNS), is_counted=True),
+    Change("runs_deleted", delete(RUN, _OF_RUN), sees_others=True),
+    Change("runs_current", update_runs(CHANGED_COLUMNS), is_counted=True),
+    Change("runs_new", insert(RUN)),
+    Change("events", insert(EVENT)),
+    Change("histories_deleted", delete(EVENT, _OF_RUN)),
+    Change("activities", upsert(ACTIVITY)),
+    Change("activities_removed", delete(ACTIVITY, ACTIVITY.primary_key)),
+    Change("runs_closed", delete(ACTIVITY, _OF_RUN)),
+    Change("timers", upsert(TIMER)),
+    Change("timers_removed", delete(TIMER, TIMER.primary_key)),
+    Change("runs_closed", delete(TIMER, _OF_RUN)),
+    Change("buffered_cleared", delete(BUFFERED_EVENT, _OF_RUN)),
+    Change("buffered", insert(BUFFERED_EVENT)),
+    Change("runs_closed", delete(BUFFERED_EVENT, _OF_RUN)),
+    Change("requests", insert(REQUEST, conflict=" ON CONFLICT DO NOTHING")),
+    Change("histories_deleted", delete(REQUEST, _OF_RUN)),
+    Change("histories_discarded", insert(DISCARDED_HISTORY)),
+    Change("children", upsert(CHILD)),
+    Change("children_removed", delete(CHILD, CHILD.primary_key)),
+    Change("outbox", insert(OUTBOX)),
+    Change("outbox_removed", delete(OUTBOX, OUTBOX.primary_key)),
+    # The row of the next message of a pair takes the place of the last one's: it must not go with it.
+    Change("inbox_removed", delete(INBOX, INBOX.primary_key, up_to="number")),
+    Change("inbox", upsert(INBOX)),
+)
+"""All that a round may change; what concerns one table in the order in which it has to happen.
+
+Runs give their place as the current one up before others take it, so that its unique index is whole all the time.
+"""
+
+
+class Statement(NamedTuple):
+    """Several changes as one statement. Its result is one row, or none where a fence refused it."""
+
+    text: str
+    parameters: list[object]
+
+
+def statements(rows: Round, *, changes_tables_once: bool) -> list[tuple[Change, ...]]:
+    """Return the changes of a round, by the statements they go into, as few as possible.
+
+    Args:
+        rows: The round.
+        changes_tables_once: Whether the database takes no second change of a table in one statement.
+    """
+    found: list[list[Change]] = []
+    last_of_table: dict[str, int] = {}
+    for change in CHANGES:
+        if not getattr(rows, change.rows):
+            continue
+        table = change.bulk.table.name
+        number = last_of_table.get(table, -1)
+        if number < 0:
+            number = 0
+        elif changes_tables_once or change.sees_others:
+            number += 1
+        last_of_table[table] = number
+        if number == len(found):
+            found.append([])
+        found[number].append(change)
+    return list(map(tuple, found))
+
+
+def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = None) -> Statement:
+    """Return changes of a round as one statement, behind the fence where one is given.
+
+    It fails with a division by zero where a run is not stored in the expected version.
+    """
+    parameters: list[object] = [] if fence is None else [*fence]
+    expected = 0
+    for change in changes:
+        given: Sequence[Row] = getattr(rows, change.rows)
+        parameters += change.bulk.columns_of(given)
+        if change.is_counted:
+            expected += len(given)
+    if any(change.is_counted for change in changes):
+        parameters.append(expected)
+    return Statement(_text(changes, fence is not None), parameters)
+
+
+@cache
+def _text(changes: tuple[Change, ...], is_fenced: bool) -> str:
+    parts = [f"fence AS ({FENCE} RETURNING 1)"] if is_fenced else []
+    passed = ["EXISTS (SELECT 1 FROM fence)"] if is_fenced else []
+    parameter = 4 if is_fenced else 1
+    last_of_table: dict[str, str] = {}
+    counts = []
+    for number, change in enumerate(changes):
+        bulk, name = change.bulk, f"change_{number}"
+        before = last_of_table.get(bulk.table.name)
+        waits = [] if before is None else [f"{_count(before)} >= 0"]
+        text = bulk.text(first_parameter=parameter, guard=" AND ".join(passed + waits) or ALWAYS)
+        # What is returned nobody reads of most, but CockroachDB takes no part of a WITH that returns nothing.
+        parts.append(f"{name} AS ({text} RETURNING 1)")
+        parameter += bulk.width
+        last_of_table[bulk.table.name] = name
+        if change.is_counted:
+            counts.append(_count(name))
+    result = f"div(1, CASE WHEN {' + '.join(counts)} = ${parameter}::bigint THEN 1 ELSE 0 END)" if counts else "1"
+    return f"WITH {', '.join(parts)} SELECT {result} AS done{' FROM fence' if is_fenced else ''}"
+
+
+def _count(part: str) -> str:
+    return f"(SELECT count(*) FROM {part})"
