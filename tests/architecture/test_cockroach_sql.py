@@ -18,7 +18,7 @@ from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import COCKROACH, listings
 from perdure.server.store.postgres.bulk import Bulk
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.statements import CHANGES, statement, statements
+from perdure.server.store.postgres.statements import CHANGES, group_changes, statement
 from perdure.server.store.postgres.steps import STEPS_ON_COCKROACH
 from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.schema import TABLES
@@ -132,7 +132,7 @@ def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fen
     whole = Round()
     for change in CHANGES:
         setattr(whole, change.rows, [[None] * change.bulk.width])
-    parts = statements(whole, changes_tables_once=COCKROACH.changes_tables_once)
+    parts = group_changes(whole, changes_tables_once=COCKROACH.changes_tables_once)
     assert set(chain.from_iterable(parts)) == set(CHANGES)
     assert not _complaints(statement(changes, whole, fence).text for changes in parts)
 

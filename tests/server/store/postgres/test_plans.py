@@ -16,7 +16,7 @@ from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition, ShardMove
 from perdure.server.store.postgres import POSTGRES, batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.statements import CHANGES, statement, statements
+from perdure.server.store.postgres.statements import CHANGES, group_changes, statement
 from perdure.server.store.rounds import Fence, Round, gather
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
@@ -129,7 +129,7 @@ async def test_nothing_is_touched_before_the_fence_that_a_statement_begins_with(
     whole = Round()
     for change in CHANGES:
         setattr(whole, change.rows, [[None] * change.bulk.width])
-    first, *_ = statements(whole, changes_tables_once=False)
+    first, *_ = group_changes(whole, changes_tables_once=False)
     batch = statement(first, whole, Fence("node", 1, 1))
     await writing.note(batch.text, *batch.parameters)
     [(_, plan)] = writing.plans

@@ -13,7 +13,7 @@ import asyncpg
 
 from perdure.server.store.interface import Fenced, ShardMove, StaleVersion
 from perdure.server.store.postgres import members
-from perdure.server.store.postgres.statements import FENCE, Change, Statement, statement, statements
+from perdure.server.store.postgres.statements import FENCE, Change, Statement, group_changes, statement
 from perdure.server.store.postgres.transactions import in_one_statement, in_transaction
 from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.settings import PostgresSettings
@@ -78,7 +78,7 @@ async def execute(session: Session, statement: Statement) -> bool:
 def _parts(rounds: Sequence[Round], dialect: PostgresDialect) -> list[_Part]:
     parts: list[_Part] = []
     for rows in rounds:
-        parts += [(changes, rows) for changes in statements(rows, changes_tables_once=dialect.changes_tables_once)]
+        parts += [(changes, rows) for changes in group_changes(rows, changes_tables_once=dialect.changes_tables_once)]
     return parts
 
 

@@ -88,7 +88,7 @@ class Statement(NamedTuple):
     parameters: list[object]
 
 
-def statements(rows: Round, *, changes_tables_once: bool) -> list[tuple[Change, ...]]:
+def group_changes(rows: Round, *, changes_tables_once: bool) -> list[tuple[Change, ...]]:
     """Return the changes of a round, by the statements they go into, as few as possible.
 
     Args:
