@@ -61,6 +61,7 @@ def test_a_compressed_message_may_not_grow_beyond_the_limit() -> None:
 @pytest.mark.parametrize(
     ("data", "encoding"),
     [(b"not gzip", "gzip"), (gzip.compress(b"x" * 100)[:-9], "gzip"), (b"x", "identity"), (b"", "gzip")],
+    ids=["not gzip", "cut off", "nothing to uncompress with", "empty"],
 )
 def test_what_cannot_be_uncompressed_is_told(data: bytes, encoding: str) -> None:
     assert code_of(message(data, is_compressed=True), encoding) is StatusCode.INTERNAL
