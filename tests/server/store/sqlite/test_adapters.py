@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -25,11 +26,13 @@ def own_adapter() -> Iterator[None]:
 @pytest.mark.parametrize("value", [None, b"", b"\0bytes", True, False])
 def test_values_are_bound_as_they_are(value: object) -> None:
     register_adapters()
-    bound, kind = sqlite3.connect(":memory:").execute("SELECT ?1, typeof(?1)", (value,)).fetchone()
+    with closing(sqlite3.connect(":memory:")) as connection:
+        bound, kind = connection.execute("SELECT ?1, typeof(?1)", (value,)).fetchone()
     assert bound == value
     assert kind == {bool: "integer", bytes: "blob", type(None): "null"}[type(value)]
 
 
 def test_what_an_application_registered_stays(own_adapter: None) -> None:
     register_adapters()
-    assert sqlite3.connect(":memory:").execute("SELECT ?", (b"a",)).fetchone() == (b"a!",)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert connection.execute("SELECT ?", (b"a",)).fetchone() == (b"a!",)

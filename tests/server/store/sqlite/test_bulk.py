@@ -22,3 +22,4 @@ def test_rows_are_written_once_in_few_steps(count: int, steps: int) -> None:
     assert len(list(bulk.steps(rows))) == steps
     assert bulk.execute(connection, rows) == count
     assert connection.execute("SELECT a, b FROM t ORDER BY rowid").fetchall() == rows
+    connection.close()

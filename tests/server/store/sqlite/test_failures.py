@@ -7,7 +7,7 @@ import os
 import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -198,9 +198,14 @@ async def test_pragmas_reach_every_connection_and_safety_is_the_default(tmp_path
     path = tmp_path / "perdure.db"
     store = SqliteStore(str(path))
     await store.open()
-    assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert _journal_mode(path) == "wal"
     await store.close()
     store = SqliteStore(str(tmp_path / "other.db"), {"journal_mode": "delete"})
     await store.open()
-    assert sqlite3.connect(tmp_path / "other.db").execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert _journal_mode(tmp_path / "other.db") == "delete"
     await store.close()
+
+
+def _journal_mode(path: Path) -> object:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,9 @@ from perdure.server.store.sqlite.steps import STEPS, Steps
 
 
 @pytest.fixture
-def connection() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None)
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        yield connection
 
 
 def _versions(connection: sqlite3.Connection) -> list[int]:
@@ -70,6 +73,7 @@ async def test_a_database_of_a_newer_release_is_refused_and_left_alone(tmp_path:
     with pytest.raises(StoreMismatch, match=f"version {SCHEMA_VERSION + 1}"):
         await SqliteStore(str(path)).open()
     assert _versions(connection) == [SCHEMA_VERSION, SCHEMA_VERSION + 1]
+    connection.close()
 
 
 async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -79,3 +83,4 @@ async def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: 
     with pytest.raises(StoreMismatch, match="not Perdure's"):
         await SqliteStore(str(path)).open()
     assert _tables(connection) == {"album"}
+    connection.close()

@@ -38,6 +38,7 @@ def test_every_row_gets_the_shard_of_its_workflow_id(path: Path) -> None:
         found = connection.execute(f"SELECT namespace_id, workflow_id, shard FROM {table}").fetchall()
         assert len(found) == count
         assert all(shard == shard_of(WorkflowKey(*key)) for *key, shard in found)
+    connection.close()
 
 
 def test_the_schema_is_that_of_a_new_database(path: Path) -> None:
@@ -46,6 +47,8 @@ def test_the_schema_is_that_of_a_new_database(path: Path) -> None:
     migrate(new)
     assert _columns(led) == _columns(new)
     assert _definitions(led) == _definitions(new)
+    led.close()
+    new.close()
 
 
 async def test_runs_go_on_where_they_were(path: Path) -> None:
