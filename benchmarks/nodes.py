@@ -30,6 +30,8 @@ _AT_ONCE = 50
 _WARM_UP = 100
 _NODES = (1, 2, 4)
 _IDLE_SECONDS = 10.0
+_REPORTED_SECONDS = 11.0
+"""Within that time PostgreSQL's sessions have reported what they did before they were idle."""
 _BALANCE_LIMIT_SECONDS = 30.0
 _BALANCE_LOOK_SECONDS = 0.2
 
@@ -114,6 +116,7 @@ async def _idle_transactions(db: str) -> float:
     """Return how many transactions a second all nodes begin while nobody asks anything of them."""
     connection = await asyncpg.connect(db)
     try:
+        await asyncio.sleep(_REPORTED_SECONDS)
         before: int = await connection.fetchval(_STATEMENTS)
         await asyncio.sleep(_IDLE_SECONDS)
         after: int = await connection.fetchval(_STATEMENTS)

@@ -89,6 +89,22 @@ async def test_what_was_collected_meanwhile_is_written_next() -> None:
 
 
 @in_virtual_time
+async def test_who_comes_while_the_database_does_not_answer_is_refused_at_once() -> None:
+    async with running() as node:
+        await node.start_workflow("known")
+        node.faults.after_commit.errors.append(unknown())
+        node.store.resolving.errors += [unavailable()] * 3
+        start = await started(node.start_workflow())
+        for call in (node.signal("known"), node.start_workflow("new")):
+            with pytest.raises(Unavailable, match="cannot be stored now"):
+                await call
+        assert not start.done()
+        assert (await start).run_id
+        await node.signal("known")
+        assert len(node.faults.batches) == 3
+
+
+@in_virtual_time
 async def test_a_batch_whose_fate_was_unknown_can_never_be_written_later() -> None:
     async with running() as node:
         node.faults.before_commit.errors.append(unknown())

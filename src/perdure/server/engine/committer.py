@@ -100,6 +100,9 @@ class Committer:
         self._task: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._refusal: ServerError | None = None
+        """What everybody is told once this node must not write any more."""
+        self._silence: ServerError | None = None
+        """What newcomers are told while the database does not tell the fate of a batch."""
 
     def start(self, claim: Claim) -> None:
         """Begin to write as the node that holds this claim."""
@@ -140,10 +143,11 @@ class Committer:
         """Whether this node must not serve any more."""
         return self._refusal is not None
 
-    def refuse_if_stopped(self) -> None:
-        """Raise what every caller is told once this node must not serve any more."""
-        if self._refusal is not None:
-            raise self._refusal
+    def refuse_if_unable(self) -> None:
+        """Raise what a caller is told when this node must not serve any more, or cannot write for now."""
+        refusal = self._refusal or self._silence
+        if refusal is not None:
+            raise refusal
 
     def add(self, entity: Workflow, effects: Sequence[Effect]) -> asyncio.Future[None]:
         """Take in an entity that changed; the result is done when that is durable."""
@@ -282,18 +286,23 @@ class Committer:
     async def _resolve(self) -> Claim:
         """Ask until the database tells; it must, before anything else is written or anyone is answered.
 
-        A node that is to stop asks no more: it writes nothing further, and tells those who wait that it does not know.
+        Who comes once it has failed to is refused: it may be long until it tells. A node that is to stop asks no more:
+        it writes nothing further, and tells those who wait that it does not know.
         """
         pause_seconds = _RESOLVE_PAUSE_SECONDS
-        while True:
-            try:
-                return await self._store.resolve()
-            except (StoreUnavailable, CommitUnknown) as error:
-                if self.is_stopped:
-                    raise
-                _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 2, _LONGEST_RESOLVE_PAUSE_SECONDS)
+        try:
+            while True:
+                try:
+                    return await self._store.resolve()
+                except (StoreUnavailable, CommitUnknown) as error:
+                    if self.is_stopped:
+                        raise
+                    _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
+                    self._silence = Unavailable(f"the change cannot be stored now, try again: {error}")
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, _LONGEST_RESOLVE_PAUSE_SECONDS)
+        finally:
+            self._silence = None
 
     async def _write_one_by_one(self, batch: _Batch, writes: list[EntityWrite], error: BatchRejected) -> None:
         """Find the entity whose rows the database refuses, by halves, and refuse only that one."""

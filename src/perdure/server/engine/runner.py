@@ -72,7 +72,7 @@ class Runner:
     async def apply(self, key: WorkflowKey, given: Input) -> Applied:
         """Take an input's step without waiting for it to be durable; for callers that may have to undo it."""
         term = self._ownership.require(key)
-        self._committer.refuse_if_stopped()
+        self._committer.refuse_if_unable()
         entity = self._cache.peek(key)
         if entity is None or not entity.has_loaded(given.run_id):
             entity = await self._load(key, given.run_id)
@@ -80,7 +80,7 @@ class Runner:
             # it has got it back since, the input may be of the past: a message that was delivered elsewhere meanwhile.
             if self._ownership.require(key) != term:
                 raise Elsewhere(shard_of(key))
-            self._committer.refuse_if_stopped()
+            self._committer.refuse_if_unable()
         try:
             step = entity.step(given, self._circumstances(key))
         except Refusal as refusal:
