@@ -33,6 +33,15 @@ WRONG_TYPE = rows.event("r", 1)._replace(data="not bytes")  # type: ignore[arg-t
 
 @pytest.fixture
 async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def impatient(postgres_url: str) -> AsyncIterator[PostgresStore]:
+    """A store for which everything soon takes too long, also where the machine is busy with others."""
     store = PostgresStore(postgres_url, IMPATIENT)
     await store.open()
     yield store
@@ -50,34 +59,36 @@ async def _is_there(store: Store, workflow_id: str = "w", run_id: str = "r") -> 
 # --- locks and limits ---------------------------------------------------------------------------------------------
 
 
-async def test_a_row_that_somebody_else_holds_is_waited_for_only_so_long(store: PostgresStore, shell: Shell) -> None:
-    writer = await Writer.claim(store)
+async def test_a_row_that_somebody_else_holds_is_waited_for_only_so_long(
+    impatient: PostgresStore, shell: Shell
+) -> None:
+    writer = await Writer.claim(impatient)
     async with shell.transaction():
         await shell.execute("SELECT * FROM node FOR UPDATE")
         with pytest.raises(StoreUnavailable, match="lock timeout"):
             await writer.commit(_write())
-    assert not await _is_there(store)
+    assert not await _is_there(impatient)
     await writer.commit(_write())
-    assert await _is_there(store)
+    assert await _is_there(impatient)
 
 
-async def test_a_statement_that_takes_too_long_is_given_up(store: PostgresStore, shell: Shell) -> None:
-    writer = await Writer.claim(store)
+async def test_a_statement_that_takes_too_long_is_given_up(impatient: PostgresStore, shell: Shell) -> None:
+    writer = await Writer.claim(impatient)
     await _on_insert_of_events(shell, "PERFORM pg_sleep(60);")
     with pytest.raises(CommitUnknown):
         await writer.commit(_with_event())
-    assert await store.resolve() == Claim(incarnation=2, batch=0)
+    assert await impatient.resolve() == Claim(incarnation=2, batch=0)
     await shell.execute("DROP TRIGGER fault ON event")
     await writer.commit(_with_event())
-    assert await _is_there(store)
+    assert await _is_there(impatient)
 
 
-async def test_a_listing_that_takes_too_long_is_given_up(store: PostgresStore, shell: Shell) -> None:
+async def test_a_listing_that_takes_too_long_is_given_up(impatient: PostgresStore, shell: Shell) -> None:
     async with shell.transaction():
         await shell.execute("LOCK TABLE run IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(StoreUnavailable, match="timeout"):
-            await store.count_runs(rows.NAMESPACE, EVERYTHING)
-    assert await store.count_runs(rows.NAMESPACE, EVERYTHING) == 0
+            await impatient.count_runs(rows.NAMESPACE, EVERYTHING)
+    assert await impatient.count_runs(rows.NAMESPACE, EVERYTHING) == 0
 
 
 async def test_more_readers_than_connections_wait_their_turn(postgres_url: str) -> None:
@@ -106,9 +117,9 @@ async def test_a_process_that_stopped_in_the_middle_of_a_batch_blocks_a_takeover
 
 
 async def test_a_batch_that_stops_in_the_middle_is_undone_and_the_next_one_is_written(
-    store: PostgresStore, shell: Shell
+    impatient: PostgresStore, shell: Shell
 ) -> None:
-    writer = await Writer.claim(store)
+    writer = await Writer.claim(impatient)
 
     async def stop_in_the_middle(connection: Shell) -> None:
         async def work() -> None:
@@ -119,9 +130,9 @@ async def test_a_batch_that_stops_in_the_middle_is_undone_and_the_next_one_is_wr
         await in_transaction(connection, work, PostgresSettings(statement_timeout_seconds=10))
 
     with pytest.raises(StoreUnavailable):
-        await store._writer.run(stop_in_the_middle)
+        await impatient._writer.run(stop_in_the_middle)
     await writer.commit(_write())
-    assert await store.resolve() == Claim(incarnation=2, batch=1)
+    assert await impatient.resolve() == Claim(incarnation=2, batch=1)
 
 
 # --- what a database refuses --------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from tests.server.store.writing import Node
 
 LEASE_SECONDS = 60.0
 EXPIRED = 0.0
-SHORT = PostgresSettings(idle_transaction_timeout_seconds=0.3, lock_timeout_seconds=0.5)
+HASTY = PostgresSettings(idle_transaction_timeout_seconds=0.3)
+PATIENT = PostgresSettings(idle_transaction_timeout_seconds=60.0, lock_timeout_seconds=60.0)
 WRITE = rows.write("w", rows.run("w", "r"))
 IN_TWO_STATEMENTS = (WRITE, rows.write("w", rows.run("w", "r", stored_version=1)))
 
@@ -30,9 +31,14 @@ async def proxy(postgres_url: str) -> AsyncIterator[Proxy]:
 
 
 @pytest.fixture
-async def dead(proxy: Proxy) -> AsyncIterator[Node]:
+def settings_of_the_dead() -> PostgresSettings:
+    return PATIENT
+
+
+@pytest.fixture
+async def dead(proxy: Proxy, settings_of_the_dead: PostgresSettings) -> AsyncIterator[Node]:
     """A node whose lease has ended."""
-    store = PostgresStore(proxy.url, SHORT)
+    store = PostgresStore(proxy.url, settings_of_the_dead)
     await store.open()
     node = Node("dead:1", store)
     await node.join("its life", LEASE_SECONDS)
@@ -43,7 +49,7 @@ async def dead(proxy: Proxy) -> AsyncIterator[Node]:
 
 @pytest.fixture
 async def alive(postgres_url: str) -> AsyncIterator[Node]:
-    store = PostgresStore(postgres_url, SHORT)
+    store = PostgresStore(postgres_url, PATIENT)
     await store.open()
     node = Node("alive:1", store)
     await node.join("another life", LEASE_SECONDS)
@@ -51,6 +57,7 @@ async def alive(postgres_url: str) -> AsyncIterator[Node]:
     await store.close()
 
 
+@pytest.mark.parametrize("settings_of_the_dead", [HASTY], ids=["its batches may stand still for a moment"])
 async def test_a_batch_that_stands_still_behind_its_fence_is_undone_and_the_node_taken_over(
     dead: Node, alive: Node, proxy: Proxy
 ) -> None:
