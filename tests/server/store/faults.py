@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol, Type
 import asyncpg
 
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import Batch, Claim, CommitUnknown, StoreUnavailable
+from perdure.server.store.interface import Batch, Claim, ClusterView, CommitUnknown, StoreUnavailable
 from perdure.server.store.postgres import POSTGRES, PostgresStore
 from perdure.server.store.postgres.cockroach import CockroachDialect
 from perdure.server.store.postgres.listings import numbered
@@ -313,6 +313,9 @@ class PersistentStore(PostgresStore):
 
     async def renew(self, lease_seconds: float) -> int:
         return await _persistently(lambda: super(PersistentStore, self).renew(lease_seconds))
+
+    async def read_view(self) -> ClusterView:
+        return await _persistently(super().read_view)
 
     async def set_leaving(self) -> None:
         await _persistently(super().set_leaving)
