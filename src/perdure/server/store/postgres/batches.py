@@ -64,13 +64,13 @@ async def write_in_transaction(
     await members.move(session, fence.node, moves)
 
 
-async def execute(session: Session, statement: Statement) -> bool:
-    """Execute a statement and return whether anything happened: nothing does where its fence refuses it.
+async def execute(session: Session, part: Statement) -> bool:
+    """Execute what is a part of a batch, or all of it; return whether it happened, which a fence may refuse.
 
     Raises StaleVersion; PostgreSQL's errors pass through.
     """
     try:
-        return bool(await session.fetch(statement.text, *statement.parameters))
+        return bool(await session.fetch(part.text, *part.parameters))
     except asyncpg.DivisionByZeroError as error:
         raise StaleVersion("Not all of the runs are stored in the expected version.") from error
 
