@@ -127,7 +127,6 @@ PARTS: Mapping[type[exp.Expr], str] = {
 }
 
 FUNCTIONS: Mapping[str, str] = {
-    "cardinality": f"{_FUNCTIONS}#array-functions",
     "get_byte": f"{_FUNCTIONS}#string-and-byte-functions",
     "row": f"{_SCALAR}#tuple-constructors",
     "current_setting": f"{_FUNCTIONS}#system-info-functions",

@@ -20,12 +20,13 @@ from perdure.server.store.postgres.bulk import Bulk
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
 from perdure.server.store.postgres.statements import CHANGES, group_changes, statement
 from perdure.server.store.postgres.steps import STEPS_ON_COCKROACH
-from perdure.server.store.rounds import Fence, Round
+from perdure.server.store.rounds import Fence
 from perdure.server.store.schema import TABLES
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import And, Attribute, Comparison, Not, Operator, Or
 from tests.architecture.cockroach_sql import KNOWN_TO_BE_MISSING, SESSION_VARIABLES, faults
 from tests.architecture.sources import Source, sources_under
+from tests.server.store.postgres.rounds import round_with
 
 FOR_POSTGRESQL_ALONE = {
     "perdure.server.store.postgres.dialect": "cockroach.py overrides what it holds",
@@ -129,9 +130,7 @@ def test_every_statement_in_the_code_is_one_that_cockroachdb_documents() -> None
 
 @pytest.mark.parametrize("fence", [Fence("node", 1, 1), None], ids=["fenced", "in a transaction"])
 def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None) -> None:
-    whole = Round()
-    for change in CHANGES:
-        setattr(whole, change.rows, [[None] * change.bulk.width])
+    whole = round_with()
     parts = group_changes(whole, changes_tables_once=COCKROACH.changes_tables_once)
     assert set(chain.from_iterable(parts)) == set(CHANGES)
     assert not _complaints(statement(changes, whole, fence).text for changes in parts)

@@ -289,20 +289,23 @@ class Committer:
         Who comes once it has failed to is refused: it may be long until it tells. A node that is to stop asks no more:
         it writes nothing further, and tells those who wait that it does not know.
         """
-        pause_seconds = _RESOLVE_PAUSE_SECONDS
         try:
-            while True:
-                try:
-                    return await self._store.resolve()
-                except (StoreUnavailable, CommitUnknown) as error:
-                    if self.is_stopped:
-                        raise
-                    _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
-                    self._silence = Unavailable(f"the change cannot be stored now, try again: {error}")
-                await asyncio.sleep(pause_seconds)
-                pause_seconds = min(pause_seconds * 2, _LONGEST_RESOLVE_PAUSE_SECONDS)
+            return await self._ask_for_fate()
         finally:
             self._silence = None
+
+    async def _ask_for_fate(self) -> Claim:
+        pause_seconds = _RESOLVE_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._store.resolve()
+            except (StoreUnavailable, CommitUnknown) as error:
+                if self.is_stopped:
+                    raise
+                _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
+                self._silence = Unavailable(f"the change cannot be stored now, try again: {error}")
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, _LONGEST_RESOLVE_PAUSE_SECONDS)
 
     async def _write_one_by_one(self, batch: _Batch, writes: list[EntityWrite], error: BatchRejected) -> None:
         """Find the entity whose rows the database refuses, by halves, and refuse only that one."""

@@ -103,7 +103,7 @@ def _gather_end(into: Round, write: EntityWrite, shard: int) -> None:
     into.activities += _with_shard([row for row in activities if row.run_id not in ended], shard)
     into.timers += [row for row in _left(write.timers, write.timers_removed) if row.run_id not in ended]
     into.buffered += [row for row in write.buffered if row.run_id not in ended]
-    # The request ids of a run are kept as long as its history.
+    # The request ids of a run are kept as long as its events.
     into.events += [row for row in write.events if row.run_id not in write.runs_deleted]
     into.requests += [row for row in write.requests if row.run_id not in write.runs_deleted]
     into.runs_closed += [(run_id,) for run_id in ended]

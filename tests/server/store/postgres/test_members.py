@@ -10,7 +10,7 @@ import pytest
 
 from perdure.server.core.shards import SHARDS
 from perdure.server.store.interface import CommitUnknown, Fenced, ShardMove, StoreUnavailable
-from perdure.server.store.postgres import POSTGRES, PostgresStore, batches, members
+from perdure.server.store.postgres import PostgresStore, batches, members
 from perdure.server.store.postgres.connections import writing_session
 from perdure.server.store.postgres.statements import FENCE
 from perdure.server.store.rounds import Fence
@@ -66,7 +66,7 @@ async def test_a_takeover_waits_for_a_batch_that_has_passed_the_fence(
     assert await third.shards() == {7}, "what the dead node gave away before is not taken"
     assert await second.shards() == ALL - {7}
     with pytest.raises(Fenced):
-        await batches.write_in_transaction(batch_of_the_dead, Fence("a:1", 1, 2), [], [], POSTGRES)
+        await batches.write_in_transaction(batch_of_the_dead, Fence("a:1", 1, 2), [], [])
 
 
 async def test_a_takeover_waits_for_a_stopped_node_no_longer_than_the_database_does(
@@ -158,7 +158,7 @@ async def test_renewing_does_not_wait_for_a_batch_in_flight(nodes: ClusterPlace,
     node, other = await nodes.node("a:1"), await nodes.node("b:1")
     async with shell.transaction():
         # Our own batch, which gives a shard away.
-        await batches.write_in_transaction(shell, Fence("a:1", 1, 1), [], [ShardMove(3, "b:1")], POSTGRES)
+        await batches.write_in_transaction(shell, Fence("a:1", 1, 1), [], [ShardMove(3, "b:1")])
         # And one that waits for it, as it would for any other lock.
         behind = asyncio.create_task(node.commit(WRITE))
         async with asyncio.timeout(10):
@@ -212,7 +212,7 @@ async def test_who_is_being_given_shards_is_not_taken_over_meanwhile(nodes: Clus
     await nodes.node("b:1", lease_seconds=0)
     third = await nodes.node("c:1")
     async with shell.transaction():
-        await batches.write_in_transaction(shell, Fence("a:1", 1, 1), [], [ShardMove(3, "b:1")], POSTGRES)
+        await batches.write_in_transaction(shell, Fence("a:1", 1, 1), [], [ShardMove(3, "b:1")])
         takeover = asyncio.create_task(third.take_over("b:1", "b:1", 3))
         await shell.execute(SOMEBODY_WAITS)
     assert await takeover

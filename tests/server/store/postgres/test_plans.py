@@ -16,11 +16,12 @@ from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition, ShardMove
 from perdure.server.store.postgres import POSTGRES, batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.statements import CHANGES, group_changes, statement
-from perdure.server.store.rounds import Fence, Round, gather
+from perdure.server.store.postgres.statements import group_changes, statement
+from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
 from tests.server.store import rows
+from tests.server.store.postgres.rounds import round_with
 from tests.server.store.postgres.shell import Shell
 
 RUN_IDS = [f"r{number}" for number in range(3)]
@@ -91,7 +92,8 @@ def _scans(plan: str) -> list[str]:
 
 
 async def _write(session: Recorder, batch: int, *writes: EntityWrite) -> None:
-    await batches.write_in_transaction(session, Fence("node", 1, batch), gather(writes), [], POSTGRES)
+    parts = batches.parts_of(gather(writes), POSTGRES)
+    await batches.write_in_transaction(session, Fence("node", 1, batch), parts, [])
 
 
 async def test_no_statement_of_a_batch_scans_a_table(writing: Recorder) -> None:
@@ -126,9 +128,7 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
 
 
 async def test_nothing_is_touched_before_the_fence_that_a_statement_begins_with(writing: Recorder) -> None:
-    whole = Round()
-    for change in CHANGES:
-        setattr(whole, change.rows, [[None] * change.bulk.width])
+    whole = round_with()
     first, *_ = group_changes(whole, changes_tables_once=False)
     batch = statement(first, whole, Fence("node", 1, 1))
     await writing.note(batch.text, *batch.parameters)

@@ -5,20 +5,12 @@ from __future__ import annotations
 import re
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.postgres.statements import CHANGES, Change, group_changes, statement
+from perdure.server.store.postgres.statements import Change, group_changes, statement
 from perdure.server.store.rounds import Fence, Round, gather
 from tests.server.store import rows
+from tests.server.store.postgres.rounds import round_with
 
 FENCE = Fence("node", 1, 1)
-
-
-def _round(*names: str) -> Round:
-    """Return a round that has a row in each of these lists."""
-    made = Round()
-    for change in CHANGES:
-        if change.rows in names:
-            setattr(made, change.rows, [[None] * change.bulk.width])
-    return made
 
 
 def _names(groups: list[tuple[Change, ...]]) -> list[list[str]]:
@@ -40,24 +32,25 @@ def test_what_a_workflow_does_is_one_statement() -> None:
 
 
 def test_a_run_that_gives_its_place_up_is_deleted_by_a_statement_that_sees_it() -> None:
-    groups = group_changes(_round("runs_not_current", "runs_deleted", "events"), changes_tables_once=False)
+    groups = group_changes(round_with(["runs_not_current", "runs_deleted", "events"]), changes_tables_once=False)
     assert _names(groups) == [["runs_not_current", "events"], ["runs_deleted"]]
 
 
 def test_who_takes_the_place_of_a_deleted_run_comes_after_it() -> None:
-    groups = group_changes(_round("runs_not_current", "runs_deleted", "runs_new"), changes_tables_once=False)
+    groups = group_changes(round_with(["runs_not_current", "runs_deleted", "runs_new"]), changes_tables_once=False)
     assert _names(groups) == [["runs_not_current"], ["runs_deleted", "runs_new"]]
 
 
 def test_a_database_that_changes_a_table_once_in_a_statement_gets_the_next_change_in_the_next_one() -> None:
     groups = group_changes(
-        _round("runs_advanced", "runs_new", "events", "activities", "activities_removed"), changes_tables_once=True
+        round_with(["runs_advanced", "runs_new", "events", "activities", "activities_removed"]),
+        changes_tables_once=True,
     )
     assert _names(groups) == [["runs_advanced", "events", "activities"], ["runs_new", "activities_removed"]]
 
 
 def test_a_change_waits_for_the_one_before_it_in_its_table_and_for_no_other() -> None:
-    made = _round("runs_advanced", "runs_new", "events")
+    made = round_with(["runs_advanced", "runs_new", "events"])
     [group] = group_changes(made, changes_tables_once=False)
     text = statement(group, made).text
     source = r"SELECT \* FROM unnest\([^)]*\) WHERE"
@@ -66,7 +59,7 @@ def test_a_change_waits_for_the_one_before_it_in_its_table_and_for_no_other() ->
 
 
 def test_nothing_happens_behind_a_fence_that_refuses() -> None:
-    made = _round(*(change.rows for change in CHANGES))
+    made = round_with()
     for group in group_changes(made, changes_tables_once=False):
         text = statement(group, made, FENCE).text
         assert text.count("EXISTS (SELECT 1 FROM fence)") == len(group)
@@ -74,7 +67,7 @@ def test_nothing_happens_behind_a_fence_that_refuses() -> None:
 
 
 def test_parameters_are_the_fence_the_columns_and_how_many_runs_are_expected() -> None:
-    made = _round("events")
+    made = round_with(["events"])
     made.runs_advanced = [list(range(14)), list(range(14, 28))]
     [group] = group_changes(made, changes_tables_once=False)
     behind, alone = statement(group, made, FENCE), statement(group, made)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from perdure.server.store.postgres.connections import Connection, Session
     from perdure.server.store.postgres.dialect import PostgresDialect
 
-_Part: TypeAlias = tuple[tuple[Change, ...], Round]
+Part: TypeAlias = tuple[tuple[Change, ...], Round]
+"""Changes that go into one statement, and the round whose rows they are about."""
 
 
 async def write_batch(
@@ -37,29 +38,31 @@ async def write_batch(
 
     Raises Fenced, StaleVersion, CommitUnknown and StoreUnavailable; PostgreSQL's errors pass through.
     """
-    parts = _parts(rounds, dialect)
+    parts = parts_of(rounds, dialect)
     if len(parts) == 1 and not moves:
         whole = statement(*parts[0], fence)
         if not await in_one_statement(connection, lambda: execute(connection, whole), settings):
             raise _fenced(fence)
         return
-    await in_transaction(connection, lambda: write_in_transaction(connection, fence, rounds, moves, dialect), settings)
+    await in_transaction(connection, lambda: write_in_transaction(connection, fence, parts, moves), settings)
+
+
+def parts_of(rounds: Sequence[Round], dialect: PostgresDialect) -> list[Part]:
+    """Return the parts in which a database of this kind takes the rounds."""
+    once = dialect.changes_tables_once
+    return [(changes, rows) for rows in rounds for changes in group_changes(rows, changes_tables_once=once)]
 
 
 async def write_in_transaction(
-    session: Session,
-    fence: Fence,
-    rounds: Sequence[Round],
-    moves: Sequence[ShardMove],
-    dialect: PostgresDialect,
+    session: Session, fence: Fence, parts: Sequence[Part], moves: Sequence[ShardMove]
 ) -> None:
-    """Write all rounds in the open transaction, then give shards away.
+    """Write all parts in the open transaction, then give shards away.
 
     Raises Fenced and StaleVersion; PostgreSQL's errors pass through.
     """
     if await session.execute(FENCE, *fence) == "UPDATE 0":
         raise _fenced(fence)
-    for changes, rows in _parts(rounds, dialect):
+    for changes, rows in parts:
         await execute(session, statement(changes, rows))
     await members.move(session, fence.node, moves)
 
@@ -73,13 +76,6 @@ async def execute(session: Session, part: Statement) -> bool:
         return bool(await session.fetch(part.text, *part.parameters))
     except asyncpg.DivisionByZeroError as error:
         raise StaleVersion("Not all of the runs are stored in the expected version.") from error
-
-
-def _parts(rounds: Sequence[Round], dialect: PostgresDialect) -> list[_Part]:
-    parts: list[_Part] = []
-    for rows in rounds:
-        parts += [(changes, rows) for changes in group_changes(rows, changes_tables_once=dialect.changes_tables_once)]
-    return parts
 
 
 def _fenced(fence: Fence) -> Fenced:

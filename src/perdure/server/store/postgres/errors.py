@@ -57,9 +57,7 @@ def is_surely_undone(error: Exception) -> bool:
     Few do: a serialisation failure, a constraint, a transaction that had ended before. Whatever else is said (that the
     completion is unknown, that time was up) may have been said of a transaction that is durable.
     """
-    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == "40003":
-        return False
-    return (error.sqlstate or "")[:2] in _OF_THE_TRANSACTION
+    return _speaks_of(error, _OF_THE_TRANSACTION)
 
 
 def is_refused(error: Exception) -> bool:
@@ -67,10 +65,15 @@ def is_refused(error: Exception) -> bool:
 
     That time was up does not: CockroachDB may say so of a commit that is on its way. Nor does a session that is ended.
     """
-    if not isinstance(error, asyncpg.PostgresError):
-        # The driver found a value that it cannot send.
-        return isinstance(error, UnicodeError | OverflowError)
-    return error.sqlstate != "40003" and (error.sqlstate or "")[:2] in _OF_THE_STATEMENT
+    # The driver may have found a value that it cannot send.
+    return isinstance(error, UnicodeError | OverflowError) or _speaks_of(error, _OF_THE_STATEMENT)
+
+
+def _speaks_of(error: Exception, classes: tuple[str, ...]) -> bool:
+    """Whether the database answered with one of these classes, and not that it does not know the end."""
+    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate == "40003":
+        return False
+    return (error.sqlstate or "")[:2] in classes
 
 
 def is_lost_connection(error: Exception) -> bool:

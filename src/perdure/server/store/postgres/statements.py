@@ -101,10 +101,8 @@ def group_changes(rows: Round, *, changes_tables_once: bool) -> list[tuple[Chang
         if not getattr(rows, change.rows):
             continue
         table = change.bulk.table.name
-        number = last_of_table.get(table, -1)
-        if number < 0:
-            number = 0
-        elif changes_tables_once or change.sees_others:
+        number = last_of_table.get(table, 0)
+        if table in last_of_table and (changes_tables_once or change.sees_others):
             number += 1
         last_of_table[table] = number
         if number == len(found):
@@ -119,14 +117,14 @@ def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = No
     It fails with a division by zero where a run is not stored in the expected version.
     """
     parameters: list[object] = [] if fence is None else [*fence]
-    expected = 0
+    expected = []
     for change in changes:
         given: Sequence[Row] = getattr(rows, change.rows)
         parameters += change.bulk.columns_of(given)
         if change.is_counted:
-            expected += len(given)
-    if any(change.is_counted for change in changes):
-        parameters.append(expected)
+            expected.append(len(given))
+    if expected:
+        parameters.append(sum(expected))
     return Statement(_text(changes, fence is not None), parameters)
 
 
@@ -134,7 +132,7 @@ def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = No
 def _text(changes: tuple[Change, ...], is_fenced: bool) -> str:
     parts = [f"fence AS ({FENCE} RETURNING 1)"] if is_fenced else []
     passed = ["EXISTS (SELECT 1 FROM fence)"] if is_fenced else []
-    parameter = 4 if is_fenced else 1
+    parameter = len(Fence._fields) + 1 if is_fenced else 1
     last_of_table: dict[str, str] = {}
     counts = []
     for number, change in enumerate(changes):

@@ -136,12 +136,10 @@ class PostgresStore:
         """See `Store.commit`. The rows are taken from the batch before the first await."""
         fence = Fence(*self._claim_held(), batch.number)
         rounds, moves = gather(batch.writes), list(batch.moves)
-
-        async def write(connection: Connection) -> None:
-            await batches.write_batch(connection, fence, rounds, moves, self._dialect, self._settings)
-
         try:
-            await self._writer.run(write)
+            await self._writer.run(
+                lambda connection: batches.write_batch(connection, fence, rounds, moves, self._dialect, self._settings)
+            )
         except (StoreUnavailable, CommitUnknown):
             self._has_failed_to_write = True
             raise

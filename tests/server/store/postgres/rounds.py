@@ -1,0 +1,20 @@
+"""Rounds for tests of statements: what they hold does not matter, only of which lists there are rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from perdure.server.store.postgres.statements import CHANGES
+from perdure.server.store.rounds import Round
+
+EVERYTHING = tuple(change.rows for change in CHANGES)
+"""The names of all lists."""
+
+
+def round_with(names: Iterable[str] = EVERYTHING) -> Round:
+    """Return a round that has a row of nothing in each of these lists."""
+    made, wanted = Round(), set(names)
+    for change in CHANGES:
+        if change.rows in wanted:
+            setattr(made, change.rows, [[None] * change.bulk.width])
+    return made
