@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import uuid
 
 import grpc.aio
 import pytest
 from temporalio.api.common.v1 import WorkflowType
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest, StartWorkflowExecutionResponse
 
-from perdure.server.app import running
+from perdure.server.app import CannotServe, running
 from perdure.server.settings import ServerSettings
 from perdure.server.store.tools.interface import Access
 from tests.server.store.tools.places import by_hand, database_of
@@ -49,3 +52,16 @@ async def test_servers_on_one_database_are_a_cluster(
         members = [str(node) for (node,) in await database.fetch("SELECT node FROM member ORDER BY node")]
         await database.close()
         assert members == sorted(f"127.0.0.1:{server.port}" for server in (first, second))
+
+
+async def test_a_server_that_could_not_start_listens_no_longer() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+    kind = IndexedValueType.INDEXED_VALUE_TYPE_BOOL
+    settings = ServerSettings(db="sqlite:///:memory:", port=port, search_attributes={"ExecutionStatus": kind})
+    with pytest.raises(CannotServe, match="ExecutionStatus"):
+        async with running(settings):
+            pytest.fail("it has started")
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)

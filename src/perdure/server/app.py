@@ -84,6 +84,8 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
             message_size=settings.engine.limits.message_size,
         )
         port = await _bind(frontend)
+        # Has nothing left to do after `_drain`, but a start that fails never gets that far.
+        parts.push_async_callback(frontend.stop, 0.0)
         # There rows lie in the order of their keys: those of runs that start now must not all lie at the end.
         clock = SystemClock(run_ids_rise=not is_cockroach(settings.db))
         cluster = _make_cluster(settings, store, clock, port)
