@@ -122,6 +122,22 @@ async def test_batches_gather_while_several_workflows_are_at_work() -> None:
         assert [len(keys) for keys in node.faults.batches] == [2, 2]
 
 
+@pytest.mark.parametrize(("writing_seconds", "apart_seconds"), [(0.01, 0.1), (0.1, 0.2), (1.0, 0.5)])
+@in_virtual_time
+async def test_the_longer_a_batch_takes_the_longer_the_next_one_gathers(
+    writing_seconds: float, apart_seconds: float
+) -> None:
+    async with running(EngineSettings(gather_seconds=0.1, gather_seconds_max=0.5)) as node:
+        node.faults.before_commit.shut()
+        written, gathering = [await started(node.start_workflow(name)) for name in ("w0", "w1")]
+        await asyncio.sleep(writing_seconds)
+        node.faults.before_commit.open()
+        await written
+        assert asyncio.get_running_loop().time() == pytest.approx(writing_seconds)
+        await gathering
+        assert asyncio.get_running_loop().time() == pytest.approx(writing_seconds + apart_seconds)
+
+
 @in_virtual_time
 async def test_a_node_that_was_busy_writes_at_once_again_when_one_workflow_is_left() -> None:
     async with running(EngineSettings(gather_seconds=0.5)) as node:

@@ -1,9 +1,10 @@
 """The committer: makes transitions durable in batches, and only then lets their answers and effects out.
 
 One batch is being written while the next collects; an idle node writes at once, a busy one lets its batches gather for
-a moment, because a transaction costs far more than one entity more in it. What a caller is told depends on the
-last transition of the entity it looked at, so refusals and reads wait here too. If a batch fails, everything collected
-since was computed on its results and fails with it: those entities leave the cache and are read anew from the store.
+a moment, because a transaction costs far more than one entity more in it: the longer, the longer one takes. What a
+caller is told depends on the last transition of the entity it looked at, so refusals and reads wait here too. If a
+batch fails, everything collected since was computed on its results and fails with it: those entities leave the cache
+and are read anew from the store.
 
 It writes what it is given and must never change an entity.
 """
@@ -38,6 +39,8 @@ from perdure.server.store.interface import (
 _logger = logging.getLogger(__name__)
 _RESOLVE_PAUSE_SECONDS: Final = 0.2
 _LONGEST_RESOLVE_PAUSE_SECONDS: Final = 1.0
+_GATHERED_PER_WRITTEN: Final = 2
+"""How much longer than it took to write a batch the next one gathers."""
 _REPLACED: Final = "this node has been replaced; connect to the one that is running"
 
 
@@ -85,13 +88,23 @@ class Committer:
         outcomes: Who performs effects and forgets entities.
         batch_entities: Most entities in one transaction.
         gather_seconds: How long after a batch the next one is cut at the earliest while several workflows are at work.
+        gather_seconds_max: How long that becomes at most where it takes long to write a batch.
     """
 
-    def __init__(self, store: Store, outcomes: Outcomes, batch_entities: int, gather_seconds: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        outcomes: Outcomes,
+        *,
+        batch_entities: int,
+        gather_seconds: float,
+        gather_seconds_max: float,
+    ) -> None:
         self._store = store
         self._outcomes = outcomes
         self._batch_entities = batch_entities
         self._gather_seconds = gather_seconds
+        self._gather_seconds_max = gather_seconds_max
         self._collecting = _Batch()
         self._in_flight = _Batch()
         self._number = 0
@@ -219,9 +232,12 @@ class Committer:
             self._wake.clear()
             while self._collecting.entities or self._collecting.moves:
                 async with self._writing:
+                    began = self._loop.time()
                     are_several_at_work = await self._write_next()
+                    took = self._loop.time() - began
                 if are_several_at_work:
-                    await asyncio.sleep(self._gather_seconds)
+                    longer = min(took * _GATHERED_PER_WRITTEN, self._gather_seconds_max)
+                    await asyncio.sleep(max(longer, self._gather_seconds))
 
     async def _write_next(self) -> bool:
         """Write a batch; return whether several workflows are at work, so that the next one had better gather."""

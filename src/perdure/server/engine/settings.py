@@ -22,6 +22,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Most entities one transaction writes; the rest goes into the next one."""
     gather_seconds: float = 0.002
     """How long transactions are apart at least while several workflows are at work; an idle engine writes at once."""
+    gather_seconds_max: float = 0.01
+    """How long they are apart at most for taking long, as on a busy machine: twice as long as one takes."""
     load_keys: int = 200
     """Most entities one read loads."""
     alarm_horizon_seconds: float = 60.0
