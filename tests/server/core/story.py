@@ -97,6 +97,9 @@ def build(message_class: type[T], fields: dict[str, object]) -> T:
     return message_class(**fields)
 
 
+_UNHANDLED_FAILURE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
+
+
 class Story:
     """One workflow id and the time.
 
@@ -251,12 +254,13 @@ class Story:
         token = token_of(task)
         return _as(WorkflowTaskCompleted, self.do(CompleteWorkflowTask(token.run_id, token, request)))
 
-    def fail(self, task: WorkflowTaskStarted, message: str = "bug in the workflow") -> None:
-        request = RespondWorkflowTaskFailedRequest(
-            identity="worker",
-            cause=WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE,
-            failure=Failure(message=message),
-        )
+    def fail(
+        self,
+        task: WorkflowTaskStarted,
+        message: str = "bug in the workflow",
+        cause: WorkflowTaskFailedCause.ValueType = _UNHANDLED_FAILURE,
+    ) -> None:
+        request = RespondWorkflowTaskFailedRequest(identity="worker", cause=cause, failure=Failure(message=message))
         token = token_of(task)
         self.do(FailWorkflowTask(token.run_id, token, request))
 

@@ -12,6 +12,7 @@ from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage
 from perdure.server.core.records import InboxRecord, WorkflowKey
 from perdure.server.core.shards import shard_of
 from perdure.server.engine.background import Background
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.cluster.services import Asked
 from perdure.server.engine.deliveries import Deliveries, MessageGone
@@ -76,7 +77,7 @@ class Receiver:
 
     async def serve(self) -> bytes:
         body = msgspec.msgpack.encode([*outbox_record(MESSAGE), "of a newer release"])
-        return await self.deliveries.serve(Asked("another node", body, None, "", ""))
+        return await self.deliveries.serve(Asked("another node", body, None, ClientSoftware()))
 
 
 @in_virtual_time

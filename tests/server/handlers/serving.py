@@ -92,6 +92,7 @@ class RecordingEngine:
         self.calls: list[tuple[str, object]] = []
         self.deadlines: list[float] = []
         self.read_for_worker: bool | None = None
+        self.history = b""
         self.answer: Callable[[Input], object] = lambda _: None
         self.clock = StoppedClock()
         self.queues = FakeMatcher()
@@ -165,7 +166,7 @@ class RecordingEngine:
         self.calls.append(("read_history", request))
         self.read_for_worker = for_worker
         self.deadlines.append(deadline)
-        return b""
+        return self.history
 
     async def read_history_reverse(
         self, key: WorkflowKey, request: GetWorkflowExecutionHistoryReverseRequest

@@ -42,6 +42,7 @@ from perdure.server.core.inputs import (
 )
 from perdure.server.core.replies import HeartbeatReply
 from perdure.server.core.tokens import ActivityToken, QueryToken, WorkflowTaskToken, encode
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.handlers import activities, activities_by_id, history, nexus_tasks, queries, workers, workflow_tasks
 from perdure.server.handlers.call import DirectCall
 from perdure.server.handlers.registry import HANDLERS, WORKFLOW_SERVICE
@@ -424,5 +425,5 @@ async def test_a_failure_that_is_too_large_is_cut_and_complained_about() -> None
 async def test_people_are_not_shown_the_events_of_an_undurable_task(client_name: str, for_worker: bool) -> None:
     served = await serve()
     request = GetWorkflowExecutionHistoryRequest(namespace="default", execution=WorkflowExecution(workflow_id="w"))
-    await history.get_workflow_execution_history(served.server, request, DirectCall(None, client_name))
+    await history.get_workflow_execution_history(served.server, request, DirectCall(None, ClientSoftware(client_name)))
     assert served.engine.read_for_worker is for_worker

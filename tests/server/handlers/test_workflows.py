@@ -131,6 +131,21 @@ async def test_each_call_becomes_its_input_for_the_run_it_names() -> None:
     assert {key for key, _ in served.engine.submitted} == {("default-id", "w")}
 
 
+async def test_a_chain_named_by_its_first_run_is_meant_whichever_run_is_named_beside() -> None:
+    served = await serve()
+    there = execution(run_id=RUN_ID)
+    cancel = RequestCancelWorkflowExecutionRequest(
+        namespace="default", workflow_execution=there, first_execution_run_id=RUN_ID
+    )
+    terminate = TerminateWorkflowExecutionRequest(
+        namespace="default", workflow_execution=there, first_execution_run_id=RUN_ID
+    )
+    await request_cancel_workflow_execution(served.server, cancel, CALL)
+    await terminate_workflow_execution(served.server, terminate, CALL)
+    expected: list[Input] = [RequestCancel("", cancel), Terminate("", terminate)]
+    assert [sent for _, sent in served.engine.submitted] == expected
+
+
 async def test_reset_of_stickiness_becomes_its_input() -> None:
     served = await serve()
     request = ResetStickyTaskQueueRequest(namespace="default", execution=execution(run_id=RUN_ID))

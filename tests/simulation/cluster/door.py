@@ -60,6 +60,7 @@ from perdure.server.core.inputs import (
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.replies import HeartbeatReply, StartReply
 from perdure.server.core.tokens import QueryToken, WorkflowTaskToken
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.handlers.call import DirectCall
 from perdure.server.handlers.dispatch import Dispatcher
 from perdure.server.handlers.registry import methods
@@ -88,7 +89,7 @@ class NodeDoor:
     ) -> R:
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + _CALL_SECONDS
-        call = DirectCall(deadline, client or "temporal-python", "1.0.0")
+        call = DirectCall(deadline, ClientSoftware(client or "temporal-python", "1.0.0"))
         return reply_class.FromString(await self._dispatcher.serve(_METHODS[name], request.SerializeToString(), call))
 
     # --- workers ------------------------------------------------------------------------------------------------------

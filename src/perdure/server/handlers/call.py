@@ -10,6 +10,8 @@ from typing import Protocol
 
 import msgspec
 
+from perdure.server.engine.client_software import UNKNOWN, ClientSoftware
+
 
 class Call(Protocol):
     """One call: until when its caller waits, and which client software it is."""
@@ -19,17 +21,12 @@ class Call(Protocol):
         """Until when the caller waits, in seconds on the event loop's clock (`loop.time()`); None for ever."""
 
     @property
-    def client_name(self) -> str:
-        """The caller's `client-name`, like `temporal-python`; empty where it names none."""
-
-    @property
-    def client_version(self) -> str:
-        """The caller's `client-version`; empty where it names none."""
+    def client(self) -> ClientSoftware:
+        """Which software calls."""
 
 
 class DirectCall(msgspec.Struct, frozen=True):
     """A call made inside the process."""
 
     deadline: float | None = None
-    client_name: str = ""
-    client_version: str = ""
+    client: ClientSoftware = UNKNOWN

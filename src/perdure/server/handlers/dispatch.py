@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.server.core.errors import Unimplemented
 from perdure.server.engine import handed_out
+from perdure.server.engine.client_software import UNKNOWN, ClientSoftware
 from perdure.server.engine.cluster.link import Late
 from perdure.server.engine.cluster.ownership import Elsewhere
 from perdure.server.engine.cluster.services import RPC, Asked
@@ -52,7 +53,7 @@ class Owners(Protocol):
         body: bytes,
         *,
         deadline: float | None = None,
-        client: tuple[str, str] = ("", ""),
+        client: ClientSoftware = UNKNOWN,
         is_repeatable: bool = True,
         late: Late | None = None,
     ) -> bytes | None:
@@ -91,7 +92,7 @@ class Dispatcher:
         method = self._by_path.get(forwarded.path)
         if method is None:
             raise Unimplemented(f"this node does not know {forwarded.path}: it may run an older release")
-        call = DirectCall(asked.deadline, asked.client_name, asked.client_version)
+        call = DirectCall(asked.deadline, asked.client)
         return await self._serve_here(method, forwarded.request, call)
 
     async def _serve_here(self, method: Method, request: bytes, call: Call) -> bytes:
@@ -104,7 +105,7 @@ class Dispatcher:
             RPC,
             _encode(_Forwarded(method.path, request)),
             deadline=call.deadline,
-            client=(call.client_name, call.client_version),
+            client=call.client,
             is_repeatable=method.name.startswith(_READS),
             late=_taking_back(method),
         )

@@ -16,8 +16,10 @@ from perdure.server.core.records import WorkflowKey
 from perdure.server.handlers.call import Call
 from perdure.server.handlers.fields import check_execution
 from perdure.server.handlers.long_poll import HISTORY_POLL_SECONDS, poll_deadline
+from perdure.server.handlers.older_clients import as_continued
 from perdure.server.handlers.server import Server
 
+_CLOSE_EVENT: Final = HistoryEventFilterType.HISTORY_EVENT_FILTER_TYPE_CLOSE_EVENT
 _PEOPLES_CLIENTS: Final = ("temporal-cli", "temporal-ui", "temporal-ui-server")
 
 
@@ -31,9 +33,12 @@ async def get_workflow_execution_history(
     if not request.history_event_filter_type:
         request.history_event_filter_type = HistoryEventFilterType.HISTORY_EVENT_FILTER_TYPE_ALL_EVENT
     key = WorkflowKey(namespace.namespace_id, request.execution.workflow_id)
-    return await server.engine.read_history(
-        key, request, poll_deadline(call, HISTORY_POLL_SECONDS), for_worker=call.client_name not in _PEOPLES_CLIENTS
+    reply = await server.engine.read_history(
+        key, request, poll_deadline(call, HISTORY_POLL_SECONDS), for_worker=call.client.name not in _PEOPLES_CLIENTS
     )
+    if request.history_event_filter_type == _CLOSE_EVENT and not call.client.follows_runs:
+        return as_continued(reply)
+    return reply
 
 
 async def get_workflow_execution_history_reverse(

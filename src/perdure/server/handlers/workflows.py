@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import (
     DeleteWorkflowExecutionRequest,
     DeleteWorkflowExecutionResponse,
@@ -57,7 +58,7 @@ async def request_cancel_workflow_execution(
     check_text("RequestId", request.request_id, server.limits)
     check_links(request.links, server.limits)
     key = WorkflowKey(namespace.namespace_id, execution.workflow_id)
-    await server.engine.submit(key, RequestCancel(execution.run_id, request))
+    await server.engine.submit(key, RequestCancel(_run_meant(execution, request.first_execution_run_id), request))
     return RequestCancelWorkflowExecutionResponse()
 
 
@@ -76,7 +77,7 @@ async def terminate_workflow_execution(
     if not request.identity:
         request.identity = _TERMINATE_IDENTITY
     key = WorkflowKey(namespace.namespace_id, execution.workflow_id)
-    await server.engine.submit(key, Terminate(execution.run_id, request))
+    await server.engine.submit(key, Terminate(_run_meant(execution, request.first_execution_run_id), request))
     return TerminateWorkflowExecutionResponse()
 
 
@@ -103,3 +104,11 @@ async def describe_workflow_execution(
     reply = await server.engine.submit(key, Describe(execution.run_id))
     assert isinstance(reply, DescribeWorkflowExecutionResponse)
     return reply
+
+
+def _run_meant(execution: WorkflowExecution, first_run_id: str) -> str:
+    """Return the id of the run that a request is about, empty for the current one.
+
+    That is the current one of a chain of runs where the chain is named by its first run, whichever run is named beside.
+    """
+    return "" if first_run_id else execution.run_id

@@ -6,6 +6,7 @@ import pytest
 from temporalio.api.enums.v1 import TimeoutType, WorkflowTaskFailedCause
 from temporalio.api.history.v1 import (
     HistoryEvent,
+    WorkflowExecutionTerminatedEventAttributes,
     WorkflowTaskFailedEventAttributes,
     WorkflowTaskScheduledEventAttributes,
     WorkflowTaskTimedOutEventAttributes,
@@ -18,6 +19,8 @@ from tests.server.core.commands import SECOND, complete_workflow
 from tests.server.core.stories import STARTED, failing_story, started_story
 from tests.server.core.story import Story, name_of
 
+TOO_LARGE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE
+FORCE_CLOSE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_FORCE_CLOSE_COMMAND
 FAILED = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_WORKFLOW_WORKER_UNHANDLED_FAILURE
 
 
@@ -29,6 +32,17 @@ def test_the_first_failure_is_recorded_and_the_task_is_scheduled_silently() -> N
     assert failed.failure.message == "bug in the workflow"
     assert story.run.task.state is State.SCHEDULED
     assert story.run.task.attempt == 2
+
+
+@pytest.mark.parametrize("failures", [0, 3])
+def test_a_run_whose_worker_cannot_send_its_answer_is_terminated(failures: int) -> None:
+    story = failing_story(attempts=failures) if failures else started_story()
+    story.fail(story.poll(), cause=TOO_LARGE)
+    terminated = story.last(WorkflowExecutionTerminatedEventAttributes)
+    assert (terminated.reason, terminated.identity) == ("GrpcMessageTooLarge", "history-service")
+    assert not story.run.is_open
+    if not failures:
+        assert story.last(WorkflowTaskFailedEventAttributes).cause == FORCE_CLOSE
 
 
 def test_transient_tasks_write_no_events_until_they_complete() -> None:

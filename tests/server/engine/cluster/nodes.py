@@ -41,6 +41,7 @@ from temporalio.api.workflowservice.v1 import (
 
 from perdure.server.core.records import NamespaceRecord, StoredRun, WorkflowKey
 from perdure.server.core.shards import SHARDS, shard_of
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.engine.cluster.cluster import Cluster
 from perdure.server.engine.cluster.placement import wished_owners
 from perdure.server.engine.cluster.services import RPC
@@ -170,7 +171,7 @@ class ClusterNode:
 
     async def call(self, name: str, request: Message, reply_class: type[R], wait_seconds: float = 60) -> R:
         deadline = asyncio.get_running_loop().time() + wait_seconds
-        call = DirectCall(deadline, "temporal-python", "1.0.0")
+        call = DirectCall(deadline, ClientSoftware("temporal-python", "1.0.0"))
         return reply_class.FromString(await self.dispatcher.serve(METHODS[name], request.SerializeToString(), call))
 
     async def start_workflow(self, workflow_id: str, *, eager: bool = False) -> StartWorkflowExecutionResponse:

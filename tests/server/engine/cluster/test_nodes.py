@@ -9,6 +9,7 @@ import pytest
 from temporalio.api.enums.v1 import WorkflowExecutionStatus
 
 from perdure.server.core.errors import Unimplemented
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.engine.cluster.services import DESCRIBE_QUEUE, Asked
 from perdure.server.engine.matching import QueueKey, QueueKind
 from tests.server.engine.cluster.nodes import town
@@ -121,7 +122,7 @@ async def test_a_node_that_joins_takes_its_part_and_what_is_in_it() -> None:
 @in_virtual_time
 async def test_an_rpc_that_this_release_does_not_know_is_unimplemented() -> None:
     async with town("a") as nodes:
-        asked = Asked("b", msgspec.msgpack.encode(["/of.a.newer.Release/Call", b""]), None, "", "")
+        asked = Asked("b", msgspec.msgpack.encode(["/of.a.newer.Release/Call", b""]), None, ClientSoftware())
         with pytest.raises(Unimplemented, match=r"/of\.a\.newer\.Release/Call"):
             await nodes.nodes["a"].dispatcher.serve_forwarded(asked)
 

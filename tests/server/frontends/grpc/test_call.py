@@ -9,6 +9,7 @@ import gzip
 import pytest
 
 from perdure.server.core.errors import NotFound
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.frontends.grpc.call import GrpcCall
 from perdure.server.frontends.grpc.http2 import frames
 from perdure.server.frontends.grpc.http2.errors import ErrorCode
@@ -91,7 +92,7 @@ async def test_a_request_that_says_it_is_too_large_is_refused_before_it_arrives(
     client = Connected(message_size_max=100)
     await client.hello()
     found = await client.give(client.peer.headers(1) + client.peer.data(1, message(b"x" * 101)[:7]))
-    assert status_in(found, client.peer)["grpc-message"] == "the message of 101 bytes is larger than the limit of 100"
+    assert status_in(found, client.peer)["grpc-message"] == "grpc: received message larger than max (101 vs. 100)"
     assert of_kind(found, frames.RST_STREAM)[0].number == ErrorCode.NO_ERROR
     assert await client.give(client.peer.data(1, b"x" * 50)) == []
     assert client.protocol.unread_bytes == 0
@@ -320,17 +321,18 @@ async def test_a_call_leaves_no_circles_of_garbage_behind() -> None:
 
 @pytest.mark.parametrize("headers", [{"grpc_timeout": "30S"}, {}])
 def test_handlers_see_the_deadline_and_the_client(headers: dict[str, str]) -> None:
-    seen: list[tuple[float | None, str, str]] = []
+    seen: list[tuple[float | None, ClientSoftware]] = []
 
     async def look(data: bytes, call: GrpcCall) -> bytes:
-        seen.append((call.deadline, call.client_name, call.client_version))
+        seen.append((call.deadline, call.client))
         return b""
 
     @in_virtual_time
     async def run() -> None:
         client = Connected(look)
         await client.hello()
-        await client.give(client.peer.call(1, headers=call_headers(client_name="c", client_version="1", **headers)))
+        said = {"client_name": "c", "client_version": "1", "supported_features": "f,g"}
+        await client.give(client.peer.call(1, headers=call_headers(**said, **headers)))
 
     run()
-    assert seen == [(30.0 if headers else None, "c", "1")]
+    assert seen == [(30.0 if headers else None, ClientSoftware("c", "1", "f,g"))]

@@ -20,6 +20,7 @@ from temporalio.api.workflowservice.v1 import GetSystemInfoRequest, GetSystemInf
 
 from perdure.server.core.errors import NotFound
 from perdure.server.core.limits import Limits
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.engine.namespaces import Namespaces
 from perdure.server.frontends.grpc.frontend import GrpcFrontend
 from perdure.server.handlers.call import Call
@@ -139,21 +140,21 @@ async def test_a_gzipped_request_is_read() -> None:
 
 
 async def test_a_handler_sees_deadline_and_client() -> None:
-    seen: list[tuple[float | None, str, str]] = []
+    seen: list[tuple[float | None, ClientSoftware]] = []
 
     async def handler(server: Server, request: Message, call: Call) -> Reply:
         remaining = None if call.deadline is None else call.deadline - asyncio.get_running_loop().time()
-        seen.append((remaining, call.client_name, call.client_version))
+        seen.append((remaining, call.client))
         return b""
 
     async with running(handler) as client:
         await client.call(timeout=30, metadata=[("client-name", "temporal-go"), ("client-version", "1.2.3")])
         await client.call(timeout=None)
-    (remaining, name, version), without = seen
+    (remaining, client_software), without = seen
     assert remaining is not None
     assert 25 < remaining <= 30.1
-    assert (name, version) == ("temporal-go", "1.2.3")
-    assert without == (None, "", "")
+    assert client_software == ClientSoftware("temporal-go", "1.2.3")
+    assert without == (None, ClientSoftware())
 
 
 async def test_a_handler_is_cancelled_when_its_client_goes_away() -> None:

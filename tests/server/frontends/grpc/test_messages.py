@@ -58,6 +58,15 @@ def test_a_compressed_message_may_not_grow_beyond_the_limit() -> None:
     assert code_of(bomb, "gzip") is StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_sdks_know_a_message_that_is_too_large_by_the_words() -> None:
+    with pytest.raises(CallFailed) as refused:
+        only_message(message(b"x" * (MAX + 1)), "identity", MAX)
+    assert refused.value.status.message.startswith("grpc: received message larger than max")
+    with pytest.raises(CallFailed) as refused:
+        only_message(message(gzip.compress(b"x" * (MAX + 1)), is_compressed=True), "gzip", MAX)
+    assert refused.value.status.message.startswith("grpc: received message after decompression larger than max")
+
+
 @pytest.mark.parametrize(
     ("data", "encoding"),
     [(b"not gzip", "gzip"), (gzip.compress(b"x" * 100)[:-9], "gzip"), (b"x", "identity"), (b"", "gzip")],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hpack
 import pytest
 
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.frontends.grpc.requests import CallHead, read_head
 from tests.server.frontends.grpc.peer import PATH, Headers, call_headers
 
@@ -25,7 +26,7 @@ def test_what_a_call_says_is_read() -> None:
         grpc_timeout="5S", grpc_encoding="gzip", client_name="temporal-python", client_version="1.2.3"
     )
     assert head_of(headers) == CallHead(
-        path=PATH, timeout_seconds=5.0, encoding="gzip", client_name="temporal-python", client_version="1.2.3"
+        path=PATH, timeout_seconds=5.0, encoding="gzip", client=ClientSoftware("temporal-python", "1.2.3")
     )
     assert head_of(call_headers()) == CallHead(path=PATH)
 
@@ -70,4 +71,4 @@ def test_too_many_headers_are_too_much() -> None:
 
 def test_bytes_that_are_no_text_are_read_all_the_same() -> None:
     headers = [(name.encode(), value.encode()) for name, value in call_headers()]
-    assert read_head([*headers, (b"client-name", b"\xff")], 100, 1000).client_name == "\ufffd"
+    assert read_head([*headers, (b"client-name", b"\xff")], 100, 1000).client.name == "\ufffd"

@@ -6,7 +6,7 @@ The poll's reply is built here without its history: the engine adds the bytes, f
 from __future__ import annotations
 
 from temporalio.api.common.v1 import WorkflowExecution, WorkflowType
-from temporalio.api.enums.v1 import TaskQueueKind
+from temporalio.api.enums.v1 import TaskQueueKind, WorkflowTaskFailedCause
 from temporalio.api.query.v1 import WorkflowQuery
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import PollWorkflowTaskQueueResponse
@@ -22,12 +22,14 @@ from perdure.server.core.inputs import (
     StickyWorkerGone,
     TakeQuery,
 )
-from perdure.server.core.machines import held_start, query, task_failure, workflow_task
+from perdure.server.core.machines import closure, held_start, query, task_failure, workflow_task
 from perdure.server.core.poll_replies import workflow_task_reply
 from perdure.server.core.replies import HistorySlice, QueryTask, StaleTask, WorkflowTaskStarted
 from perdure.server.core.run import Run
 from perdure.server.core.tokens import QueryToken, WorkflowTaskToken, encode
 from perdure.server.core.transition import Transition
+
+_MESSAGE_TOO_LARGE = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_GRPC_MESSAGE_TOO_LARGE
 
 
 @registry.handles(StartWorkflowTask)
@@ -106,6 +108,10 @@ def query_reply(run: Run, query_id: str, asked: WorkflowQuery, *, has_run_cached
 def _fail(t: Transition, failed: FailWorkflowTask) -> None:
     workflow_task.require(t.run, failed.token)
     request = failed.request
+    if request.cause == _MESSAGE_TOO_LARGE:
+        # The worker would decide the same and fail to say it for ever.
+        closure.terminate(t, reason="GrpcMessageTooLarge")
+        return
     t.identity = request.identity
     failure = request.failure if request.HasField("failure") else None
     task_failure.end_with_failure(t, request.cause, failure, binary_checksum=request.binary_checksum)

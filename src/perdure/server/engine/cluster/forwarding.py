@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from perdure.server.core.errors import Unavailable
+from perdure.server.engine.client_software import UNKNOWN, ClientSoftware
 from perdure.server.engine.cluster.errors import LinkDown, LinkLost
 from perdure.server.engine.cluster.link import Late
 from perdure.server.engine.cluster.links import Links
@@ -52,7 +53,7 @@ class Forwarding:
         body: bytes,
         *,
         deadline: float | None = None,
-        client: tuple[str, str] = ("", ""),
+        client: ClientSoftware = UNKNOWN,
         is_repeatable: bool = True,
         late: Late | None = None,
     ) -> bytes | None:
@@ -63,7 +64,7 @@ class Forwarding:
             service: Which service of that node.
             body: The question.
             deadline: Until when the caller waits, as `loop.time()`.
-            client: Name and version of the caller's software.
+            client: Which software the caller uses.
             is_repeatable: Whether it may be sent again where it may have been carried out already.
             late: What to do with an answer that comes when this call was cancelled.
 

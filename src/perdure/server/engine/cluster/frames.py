@@ -45,6 +45,8 @@ class Call(msgspec.Struct, array_like=True, tag="call"):
     """How long the caller waits; None for ever."""
     client_name: str = ""
     client_version: str = ""
+    client_features: str = ""
+    """Empty where the peer is of a release that did not pass it on."""
 
 
 class Cancel(msgspec.Struct, array_like=True, tag="cancel"):

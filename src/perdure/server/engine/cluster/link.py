@@ -14,6 +14,7 @@ from typing import Protocol, assert_never
 import msgspec
 
 from perdure.server.core.errors import ResourceExhausted, ServerError, Unavailable
+from perdure.server.engine.client_software import UNKNOWN, ClientSoftware
 from perdure.server.engine.cluster.errors import LinkDown, LinkLost, error_of, failed_frame
 from perdure.server.engine.cluster.frames import (
     BadFrame,
@@ -113,7 +114,7 @@ class Link:
         body: bytes,
         *,
         deadline: float | None = None,
-        client: tuple[str, str] = ("", ""),
+        client: ClientSoftware = UNKNOWN,
         late: Late | None = None,
     ) -> bytes:
         """Have the peer answer a call.
@@ -122,7 +123,7 @@ class Link:
             service: Which of its services.
             body: The question.
             deadline: Until when the caller waits, as `loop.time()`; the peer is told, and ends the call itself.
-            client: Name and version of the software that the caller uses.
+            client: Which software the caller uses.
             late: What to do with an answer that comes when this call was cancelled.
 
         Raises:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from perdure.server.core.errors import DeadlineExceeded, Unimplemented
+from perdure.server.engine.client_software import ClientSoftware
 from perdure.server.engine.cluster.frames import Call, Cast
 
 _logger = logging.getLogger(__name__)
@@ -25,8 +26,7 @@ class Asked(msgspec.Struct, frozen=True):
     body: bytes
     deadline: float | None
     """Until when its caller waits, as `loop.time()`."""
-    client_name: str
-    client_version: str
+    client: ClientSoftware
 
 
 Service = Callable[[Asked], Awaitable[bytes]]
@@ -63,12 +63,13 @@ class NodeServices:
         service = self._services.get(call.service)
         if service is None:
             raise Unimplemented(f"this node has no service {call.service!r}: it may run an older release")
+        client = ClientSoftware(call.client_name, call.client_version, call.client_features)
         if call.seconds is None:
-            return await service(Asked(peer, call.body, None, call.client_name, call.client_version))
+            return await service(Asked(peer, call.body, None, client))
         deadline = asyncio.get_running_loop().time() + call.seconds
         try:
             async with asyncio.timeout_at(deadline):
-                return await service(Asked(peer, call.body, deadline, call.client_name, call.client_version))
+                return await service(Asked(peer, call.body, deadline, client))
         except TimeoutError as error:
             raise DeadlineExceeded("the call took longer than its caller waits") from error
 

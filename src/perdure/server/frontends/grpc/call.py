@@ -17,6 +17,7 @@ from perdure.server.frontends.grpc.replies import failure
 from perdure.server.frontends.grpc.status import CallFailed, CallStatus, status_of_failure
 
 if TYPE_CHECKING:
+    from perdure.server.engine.client_software import ClientSoftware
     from perdure.server.frontends.grpc.http2.streams import Stream
     from perdure.server.frontends.grpc.protocol import GrpcProtocol
     from perdure.server.frontends.grpc.requests import CallHead
@@ -36,14 +37,9 @@ class GrpcCall(Exchange):
             self._timer = connection.loop.call_later(connection.service.limits.request_seconds, self.expire)
 
     @property
-    def client_name(self) -> str:
-        """The caller's `client-name`; empty where it names none."""
-        return self._head.client_name
-
-    @property
-    def client_version(self) -> str:
-        """The caller's `client-version`; empty where it names none."""
-        return self._head.client_version
+    def client(self) -> ClientSoftware:
+        """Which software calls."""
+        return self._head.client
 
     # --- the request --------------------------------------------------------------------------------------------------
 

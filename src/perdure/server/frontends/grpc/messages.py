@@ -10,6 +10,10 @@ from perdure.server.frontends.grpc.status import CallFailed
 
 PREFIX_BYTES: Final = 5
 
+_TOO_LARGE: Final = "grpc: received message larger than max"
+"""The words of gRPC for Go, by which SDKs tell this from an error that is worth trying again."""
+_TOO_LARGE_UNCOMPRESSED: Final = "grpc: received message after decompression larger than max"
+
 _WBITS: Final = {"gzip": 31, "deflate": 15}
 """What the compressions that are taken are called, and how zlib is told."""
 ENCODINGS: Final = ("identity", *_WBITS)
@@ -38,7 +42,7 @@ def check_size(size: int, size_max: int) -> None:
         CallFailed: It is.
     """
     if size > size_max:
-        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, _too_large(size, size_max))
+        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_LARGE} ({size} vs. {size_max})")
 
 
 def only_message(body: bytes | bytearray, encoding: str, size_max: int) -> bytes:
@@ -75,7 +79,7 @@ def uncompressed(data: bytes, encoding: str, size_max: int) -> bytes:
     except zlib.error as error:
         raise CallFailed(StatusCode.INTERNAL, f"a message cannot be uncompressed: {error}") from None
     if len(message) > size_max:
-        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, _too_large(len(message), size_max))
+        raise CallFailed(StatusCode.RESOURCE_EXHAUSTED, f"{_TOO_LARGE_UNCOMPRESSED} ({len(message)} vs. {size_max})")
     if not decompressor.eof:
         raise CallFailed(StatusCode.INTERNAL, "a compressed message ends too early")
     return message
@@ -124,10 +128,6 @@ class MessageReader:
             self._wanted = PREFIX_BYTES
         del buffer[:position]
         return messages
-
-
-def _too_large(size: int, size_max: int) -> str:
-    return f"the message of {size} bytes is larger than the limit of {size_max}"
 
 
 def _not_one_message(body: bytes | bytearray, length: int) -> tuple[StatusCode, str]:

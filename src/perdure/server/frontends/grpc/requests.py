@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from perdure.server.engine.client_software import UNKNOWN, ClientSoftware
 from perdure.server.frontends.grpc.codes import StatusCode
 from perdure.server.frontends.grpc.http2.hpack import Header
 from perdure.server.frontends.grpc.messages import ENCODINGS
@@ -16,6 +17,7 @@ from perdure.server.frontends.grpc.status import CallStatus
 
 CONTENT_TYPE: Final = b"application/grpc"
 
+_CLIENT_HEADERS: Final = (b"client-name", b"client-version", b"supported-features")
 _TIMEOUT: Final = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_SECONDS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -27,8 +29,7 @@ class CallHead(msgspec.Struct, frozen=True):
     timeout_seconds: float | None = None
     """How long the caller waits; None for ever."""
     encoding: str = "identity"
-    client_name: str = ""
-    client_version: str = ""
+    client: ClientSoftware = UNKNOWN
     refusal: Answer | None = None
     """How the call ends because of its headers alone; None where they are right."""
 
@@ -51,8 +52,7 @@ def read_head(headers: Sequence[Header], list_bytes: int, list_bytes_max: int) -
         path=path,
         timeout_seconds=_timeout_seconds(values.get(b"grpc-timeout")),
         encoding=_text(values.get(b"grpc-encoding", b"identity")),
-        client_name=_text(values.get(b"client-name", b"")),
-        client_version=_text(values.get(b"client-version", b"")),
+        client=ClientSoftware(*(_text(values.get(name, b"")) for name in _CLIENT_HEADERS)),
     )
 
 
