@@ -262,12 +262,12 @@ class Worker:
         if self._happens(self._habits.never_answers):
             return
         if events:
-            given = AnswerQuery(token.run_id, token.query_id, _answered(events), None)
+            given = AnswerQuery(token.run_id, token.query_id, _answered(events))
         else:
             failed = WorkflowQueryResult(
                 result_type=QueryResultType.QUERY_RESULT_TYPE_FAILED, error_message="the run is not cached"
             )
-            given = AnswerQuery(token.run_id, token.query_id, failed, None)
+            given = AnswerQuery(token.run_id, token.query_id, failed)
         await self._world.call(lambda engine: engine.submit(key, given))
 
     # --- activities -----------------------------------------------------------------------------------------------

@@ -293,10 +293,12 @@ class Story:
         request = RespondActivityTaskCanceledRequest(identity="worker", details=payloads("cleaned up"))
         self.do(CancelActivity(token.run_id, token, request))
 
-    def heartbeat(self, task: PollActivityTaskQueueResponse | str, details: str = "") -> HeartbeatReply:
+    def heartbeat(
+        self, task: PollActivityTaskQueueResponse | str, details: str = "", identity: str = "worker"
+    ) -> HeartbeatReply:
         token = self._activity_token(task)
         data = payloads(details).SerializeToString() if details else b""
-        return _as(HeartbeatReply, self.do(HeartbeatActivity(token.run_id, token, data, "worker")))
+        return _as(HeartbeatReply, self.do(HeartbeatActivity(token.run_id, token, data, identity)))
 
     def take_back_activity(self, task: PollActivityTaskQueueResponse) -> None:
         token = self._activity_token(task)

@@ -201,7 +201,7 @@ class Life(RuleBasedStateMachine):
             return
         asked = dice.choice(pending)
         if asked.state is query.State.TAKEN:
-            story.do(dice.choice((ReturnQuery("", asked.query_id), AnswerQuery("", asked.query_id, ANSWER, None))))
+            story.do(dice.choice((ReturnQuery("", asked.query_id), AnswerQuery("", asked.query_id, ANSWER))))
         elif dice.random() < 0.1:
             story.do(WithdrawQuery("", asked.query_id))
         else:

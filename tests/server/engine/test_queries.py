@@ -6,6 +6,10 @@ import asyncio
 import contextlib
 
 import pytest
+from temporalio.api.enums.v1 import QueryResultType
+from temporalio.api.errordetails.v1 import QueryFailedFailure
+from temporalio.api.failure.v1 import Failure
+from temporalio.api.query.v1 import WorkflowQueryResult
 
 from perdure.server.core.errors import (
     DeadlineExceeded,
@@ -14,7 +18,8 @@ from perdure.server.core.errors import (
     NotFound,
     ResourceExhausted,
 )
-from perdure.server.core.inputs import Delete
+from perdure.server.core.inputs import AnswerQuery, Delete
+from perdure.server.core.tokens import decode_query
 from perdure.server.engine.matching import MatcherSettings
 from perdure.server.engine.settings import EngineSettings
 from tests.server.engine.node import Node, key_of, running, started, unavailable
@@ -157,3 +162,19 @@ async def test_a_query_whose_caller_hung_up_before_it_was_offered_leaves_nothing
         await settle()
         assert pending_queries(node) == []
         assert node.engine._queries._queues == {}
+
+
+@in_virtual_time
+async def test_the_caller_is_told_the_failure_of_its_query() -> None:
+    async with running() as node:
+        await idle_run(node)
+        asked = await started(node.query())
+        token = decode_query((await node.poll()).task_token)
+        failure = Failure(message="no such query")
+        result = WorkflowQueryResult(
+            result_type=QueryResultType.QUERY_RESULT_TYPE_FAILED, error_message="failed", failure=failure
+        )
+        await node.submit("w", AnswerQuery(token.run_id, token.query_id, result))
+        with pytest.raises(InvalidArgument, match="failed") as failed:
+            await asked
+        assert failed.value.detail == QueryFailedFailure(failure=failure)

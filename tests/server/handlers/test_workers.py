@@ -274,9 +274,25 @@ async def test_an_answer_to_a_query_becomes_its_input() -> None:
     await queries.respond_query_task_completed(served.server, request, CALL)
     sent = served.engine.last_input
     assert isinstance(sent, AnswerQuery)
-    assert (sent.query_id, sent.failure) == ("query-1", None)
+    assert sent.query_id == "query-1"
     assert sent.result.answer == SMALL
+    assert not sent.result.HasField("failure")
     assert sent.result.result_type == QueryResultType.QUERY_RESULT_TYPE_ANSWERED
+
+
+async def test_a_failed_query_keeps_its_failure() -> None:
+    served = await serve()
+    request = RespondQueryTaskCompletedRequest(
+        namespace="default",
+        task_token=encode(QUERY),
+        completed_type=QueryResultType.QUERY_RESULT_TYPE_FAILED,
+        error_message="unknown query",
+        failure=FAILURE,
+    )
+    await queries.respond_query_task_completed(served.server, request, CALL)
+    sent = served.engine.last_input
+    assert isinstance(sent, AnswerQuery)
+    assert (sent.result.error_message, sent.result.failure) == ("unknown query", FAILURE)
 
 
 async def test_an_answer_that_is_too_large_is_a_failed_query() -> None:

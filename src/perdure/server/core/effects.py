@@ -7,7 +7,6 @@ alarms find it again. Data only.
 from __future__ import annotations
 
 import msgspec
-from temporalio.api.failure.v1 import Failure
 from temporalio.api.query.v1 import WorkflowQueryResult
 
 from perdure.server.core.messages import Message
@@ -49,7 +48,6 @@ class QueryAnswered(msgspec.Struct, gc=False):
 
     query_id: str
     result: WorkflowQueryResult | None
-    failure: Failure | None
     problem: str
     """Why there is no result where the worker gave none; empty otherwise."""
 

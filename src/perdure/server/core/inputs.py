@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import msgspec
 from temporalio.api.enums.v1 import QueryRejectCondition
-from temporalio.api.failure.v1 import Failure
 from temporalio.api.query.v1 import WorkflowQuery, WorkflowQueryResult
 from temporalio.api.workflowservice.v1 import (
     RequestCancelWorkflowExecutionRequest,
@@ -156,7 +155,6 @@ class AnswerQuery(Input):
 
     query_id: str
     result: WorkflowQueryResult
-    failure: Failure | None
 
 
 class StickyWorkerGone(Input):

@@ -43,6 +43,7 @@ _NOT_STORED: Final = frozenset(
         "stored_version",
         "alarms",
         "told_alarm_at",
+        "close_attempted",
         "has_warned",
         "tail",
         "tail_first_event_id",

@@ -84,8 +84,8 @@ class RunPosition(msgspec.Struct):
     run_id: str
     next_event_id: int
     status: int
-    undurable: HistorySlice | None = None
-    """The virtual pair of a task whose start is only in memory, for workers that read history."""
+    virtual: list[bytes] = []
+    """The events of its workflow task that are not in history yet, serialised; workers are shown them, people not."""
 
 
 class QueryAdmitted(msgspec.Struct):

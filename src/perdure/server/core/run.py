@@ -130,6 +130,8 @@ class Run(msgspec.Struct, gc=False):
     """The stored alarm: never later than the first thing due, lowered at once and raised when it fires."""
     told_alarm_at: int | None = -1
     """The alarm the engine was last told; -1 where it must be told again."""
+    close_attempted: bool = False
+    """Whether its last workflow task, since the run was loaded, would have closed it but for what came meanwhile."""
     has_warned: bool = False
     """Whether operators were told that the history grows large, since the run was loaded."""
     tail: list[bytes] = []

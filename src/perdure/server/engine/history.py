@@ -94,8 +94,7 @@ class Histories:
         if request.wait_new_event:
             return await self._read_and_wait(key, request, token, deadline)
         position = await self._locate(key, request.execution.run_id)
-        virtual = position.undurable.virtual if position.undurable is not None and for_worker else []
-        start = PageToken(position.run_id, 1, position.next_event_id, virtual)
+        start = PageToken(position.run_id, 1, position.next_event_id, position.virtual if for_worker else [])
         return await self._page(key, start, request.maximum_page_size)
 
     async def read_reverse(

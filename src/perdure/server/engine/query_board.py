@@ -94,7 +94,7 @@ class QueryBoard:
                 response.query_result.CopyFrom(result.answer)
             future.set_result(response)
         else:
-            detail = QueryFailedFailure(failure=answer.failure)
+            detail = QueryFailedFailure(failure=result.failure if result.HasField("failure") else None)
             future.set_exception(InvalidArgument(result.error_message, detail=detail))
 
     def refuse(self, query_id: str, reason: str) -> None:

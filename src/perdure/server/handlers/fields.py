@@ -16,13 +16,12 @@ from temporalio.api.common.v1 import Link, WorkflowExecution, WorkflowType
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.taskqueue.v1 import TaskQueue
 
-from perdure.server.core.checks.names import has_nul, is_too_long, normalize_task_queue
+from perdure.server.core.checks.names import has_nul, is_too_long, normalize_task_queue, refuse_internal_queue
 from perdure.server.core.durations import cap_duration, duration_fault
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.core.limits import Limits
 
 _RUN_ID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-_INTERNAL_QUEUE = "temporal-sys-per-ns-tq"
 _LINK_SIZE_MAX = 4000
 
 
@@ -106,8 +105,7 @@ def check_task_queue(is_set: bool, task_queue: TaskQueue, limits: Limits) -> Non
 def check_user_task_queue(is_set: bool, task_queue: TaskQueue, limits: Limits) -> None:
     """As `check_task_queue`, for a queue that a new workflow is put on."""
     check_task_queue(is_set, task_queue, limits)
-    if task_queue.name == _INTERNAL_QUEUE:
-        raise InvalidArgument(f"cannot use internal per-namespace task queue:{_INTERNAL_QUEUE}")
+    refuse_internal_queue(task_queue.name)
 
 
 def check_duration(message: str, duration: Duration) -> None:

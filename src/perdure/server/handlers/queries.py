@@ -51,7 +51,8 @@ async def respond_query_task_completed(
         result = WorkflowQueryResult(result_type=request.completed_type, error_message=request.error_message)
         if request.HasField("query_result"):
             result.answer.CopyFrom(request.query_result)
-    failure = request.failure if request.HasField("failure") else None
+        if request.HasField("failure"):
+            result.failure.CopyFrom(request.failure)
     key = WorkflowKey(token.namespace_id, token.workflow_id)
-    await server.engine.submit(key, AnswerQuery(token.run_id, token.query_id, result, failure))
+    await server.engine.submit(key, AnswerQuery(token.run_id, token.query_id, result))
     return RespondQueryTaskCompletedResponse()

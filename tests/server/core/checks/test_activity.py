@@ -97,6 +97,10 @@ def refusal(attributes: ScheduleActivityTaskCommandAttributes, run: RunFacts | N
             command(task_queue=TaskQueue(name="/_sys/q/1")),
             "task queue name cannot start with reserved prefix /_sys/",
         ),
+        (
+            command(task_queue=TaskQueue(name="temporal-sys-per-ns-tq")),
+            "cannot use internal per-namespace task queue:temporal-sys-per-ns-tq (in parent component task queue: orders)",
+        ),
         (command(task_queue=TaskQueue(name="q\0")), "taskQueue contains a NUL character"),
         (command(activity_id=""), "activityId is not set"),
         (command(activity_type=""), "activityType is not set"),

@@ -43,6 +43,7 @@ def changed(**fields: object) -> Command:
         (changed(cron_schedule="now and then"), "invalid CronSchedule"),
         (changed(priority=Priority(priority_key=-1)), "priority key can't be negative"),
         (changed(task_queue=TaskQueue(name="/_sys/x")), "reserved prefix"),
+        (changed(task_queue=TaskQueue(name="temporal-sys-per-ns-tq")), "internal per-namespace task queue"),
         (changed(task_queue=TaskQueue(name="elsewhere"), inherit_build_id=True), "UseCompatibleVersion"),
     ],
 )

@@ -152,6 +152,12 @@ def test_the_task_timeout_that_holds(task: int, run: int, held: int) -> None:
             "task queue name cannot start with reserved prefix /_sys/. WorkflowType=Order TaskQueue=/_sys/q",
         ),
         (
+            ContinueAsNew(task_queue=TaskQueue(name="temporal-sys-per-ns-tq")),
+            "error validating ContinueAsNewWorkflowExecutionCommand TaskQueue: cannot use internal per-namespace task "
+            "queue:temporal-sys-per-ns-tq (in parent component task queue: orders). "
+            "WorkflowType=Order TaskQueue=temporal-sys-per-ns-tq",
+        ),
+        (
             ContinueAsNew(workflow_type=WorkflowType(name="w" * 1001)),
             "WorkflowType on ContinueAsNewWorkflowExecutionCommand exceeds length limit. "
             f"WorkflowType={'w' * 1001} Length=1001 Limit=1000",

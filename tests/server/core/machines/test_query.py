@@ -71,7 +71,7 @@ def test_a_query_leaves_no_trace() -> None:
     rows = story.rows_of()
     story.query()
     take(story)
-    story.do(AnswerQuery("", "q1", answer(), None))
+    story.do(AnswerQuery("", "q1", answer()))
     assert story.rows_of() == rows
     assert len(story.names()) == 5
 
@@ -138,12 +138,12 @@ def test_an_answer_ends_the_query() -> None:
     story = idle_story()
     story.query()
     take(story)
-    story.do(AnswerQuery("", "q1", answer("fine"), None))
+    story.do(AnswerQuery("", "q1", answer("fine")))
     [answered] = story.effects_of(QueryAnswered)
     assert answered.query_id == "q1"
     assert answered.result is not None
     assert answered.result.answer == payloads("fine")
-    story.do(AnswerQuery("", "q1", answer("again"), None))
+    story.do(AnswerQuery("", "q1", answer("again")))
     assert not story.effects_of(QueryAnswered)
 
 
@@ -153,9 +153,10 @@ def test_a_worker_may_answer_with_a_failure() -> None:
     take(story)
     failure = Failure(message="unknown query")
     result = WorkflowQueryResult(result_type=QueryResultType.QUERY_RESULT_TYPE_FAILED, failure=failure)
-    story.do(AnswerQuery("", "q1", result, failure))
+    story.do(AnswerQuery("", "q1", result))
     [answered] = story.effects_of(QueryAnswered)
-    assert answered.failure == failure
+    assert answered.result is not None
+    assert answered.result.failure == failure
 
 
 def test_an_answer_that_is_far_too_large_fails_the_query() -> None:
@@ -163,7 +164,7 @@ def test_an_answer_that_is_far_too_large_fails_the_query() -> None:
     story.limits = Limits(blob_size_error=100)
     story.query()
     take(story)
-    story.do(AnswerQuery("", "q1", answer("x" * 200), None))
+    story.do(AnswerQuery("", "q1", answer("x" * 200)))
     [answered] = story.effects_of(QueryAnswered)
     assert answered.result is None
     assert answered.problem == "query result is larger than the limit of 100 bytes"
@@ -452,5 +453,5 @@ def test_queries_are_lost_with_the_process() -> None:
 
 def test_an_unknown_answer_is_no_harm() -> None:
     story = idle_story()
-    story.do(AnswerQuery("", "unknown", WorkflowQueryResult(answer=Payloads()), None))
+    story.do(AnswerQuery("", "unknown", WorkflowQueryResult(answer=Payloads())))
     assert not story.effects_of(QueryAnswered)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from temporalio.api.common.v1 import Memo, Priority
 from temporalio.api.enums.v1 import EventType, PendingActivityState, PendingWorkflowTaskState, WorkflowExecutionStatus
+from temporalio.api.history.v1 import HistoryEvent
 from temporalio.api.sdk.v1 import UserMetadata
 from temporalio.api.workflow.v1 import PendingActivityInfo
 
@@ -20,8 +21,8 @@ from tests.server.core.commands import (
     retry_policy,
     schedule_activity,
 )
-from tests.server.core.stories import idle_story, started_story
-from tests.server.core.story import NOW, Story
+from tests.server.core.stories import failing_story, idle_story, started_story
+from tests.server.core.story import NOW, Story, name_of
 
 _Activity = PendingActivityState
 _Task = PendingWorkflowTaskState
@@ -179,6 +180,18 @@ def test_an_activity_that_a_worker_has() -> None:
     assert pending.heartbeat_details == payloads("half")
 
 
+def test_an_activity_that_another_worker_heartbeats_for() -> None:
+    story = started_story()
+    story.decide(schedule_activity())
+    task = story.poll_activity()
+    story.heartbeat(task, identity="")
+    assert described_activity(story).last_worker_identity == "worker"
+    story.heartbeat(task, identity="its helper")
+    assert described_activity(story).last_worker_identity == "its helper"
+    story.fail_activity(task, application_failure())
+    assert described_activity(story).last_worker_identity == "its helper"
+
+
 def test_an_activity_between_two_attempts() -> None:
     story = started_story()
     story.decide(schedule_activity())
@@ -250,8 +263,7 @@ def test_a_position_counts_durable_events_only() -> None:
     position = locate(story)
     assert (position.run_id, position.next_event_id) == (story.run.run_id, 3)
     assert story.describe().workflow_execution_info.history_length == 2
-    assert position.undurable is not None
-    assert position.undurable.virtual == task.history.virtual
+    assert position.virtual == task.history.virtual
 
 
 def test_buffered_events_are_not_counted() -> None:
@@ -260,9 +272,17 @@ def test_buffered_events_are_not_counted() -> None:
     story.signal()
     position = locate(story)
     assert position.next_event_id == 4
-    assert position.undurable is not None
-    assert not position.undurable.virtual
+    assert not position.virtual
 
 
 def test_a_run_without_a_started_task_has_nothing_undurable() -> None:
-    assert locate(idle_story()).undurable is None
+    assert locate(idle_story()).virtual == []
+
+
+def test_a_retry_that_waits_for_a_worker_shows_that_it_is_scheduled() -> None:
+    story = failing_story()
+    position = locate(story)
+    assert [name_of(HistoryEvent.FromString(data)) for data in position.virtual] == ["WorkflowTaskScheduled"]
+    assert HistoryEvent.FromString(position.virtual[0]).event_id == position.next_event_id == 5
+    story.signal()
+    assert locate(story).virtual == [], "it will be scheduled anew, behind the signal"

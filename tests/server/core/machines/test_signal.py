@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from temporalio.api.enums.v1 import ResourceExhaustedCause
+from temporalio.api.errordetails.v1 import ResourceExhaustedFailure
 from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
 
 from perdure.server.core.effects import WorkflowTaskReady
-from perdure.server.core.errors import InvalidArgument, NotFound
-from tests.server.core.commands import payloads
+from perdure.server.core.errors import InvalidArgument, NotFound, ResourceExhausted
+from perdure.server.core.replies import WorkflowTaskStarted
+from tests.server.core.commands import complete_workflow, payloads
 from tests.server.core.stories import idle_story, started_story
 from tests.server.core.story import Story
 
@@ -96,3 +99,45 @@ def test_a_run_takes_so_many_signals() -> None:
     story.crash()
     with pytest.raises(InvalidArgument):
         story.signal(request_id="third")
+
+
+def closing_story() -> tuple[Story, WorkflowTaskStarted]:
+    """A run that would have closed but for a signal, and its next task, started."""
+    story = started_story()
+    task = story.poll()
+    story.signal("too early for the end")
+    assert story.complete(task, complete_workflow()).refusal is not None
+    return story, story.poll()
+
+
+def test_a_run_that_tries_to_close_takes_no_signal_until_it_is_decided() -> None:
+    story, task = closing_story()
+    with pytest.raises(ResourceExhausted, match="workflow is closing") as refused:
+        story.signal("one more")
+    assert isinstance(refused.value.detail, ResourceExhaustedFailure)
+    assert refused.value.detail.cause == ResourceExhaustedCause.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW
+    story.complete(task, complete_workflow())
+    assert not story.run.is_open
+
+
+def test_a_run_that_thinks_better_of_closing_takes_signals_again() -> None:
+    story, task = closing_story()
+    story.complete(task)
+    story.signal("one more")
+    assert story.names()[-2:] == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
+
+
+@pytest.mark.parametrize("how", ["failed", "timed out", "not started"])
+def test_signals_are_taken_where_nobody_is_deciding(how: str) -> None:
+    story = started_story()
+    task = story.poll()
+    story.signal("too early for the end")
+    assert story.complete(task, complete_workflow()).refusal is not None
+    if how == "failed":
+        story.fail(story.poll())
+        story.poll()
+    elif how == "timed out":
+        story.poll()
+        story.wait(60)
+        story.poll()
+    story.signal("one more")

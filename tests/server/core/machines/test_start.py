@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from temporalio.api.common.v1 import Header, Link, Memo, Priority, SearchAttributes
-from temporalio.api.enums.v1 import WorkflowExecutionStatus
+from temporalio.api.enums.v1 import ContinueAsNewInitiator, WorkflowExecutionStatus
 from temporalio.api.history.v1 import (
     WorkflowExecutionStartedEventAttributes,
     WorkflowTaskStartedEventAttributes,
@@ -123,6 +123,7 @@ def test_a_cron_run_begins_at_its_time() -> None:
     story = Story()
     story.now += 20 * SECOND
     story.start(cron_schedule="* * * * *")
+    assert started(story).initiator == ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_CRON_SCHEDULE
     assert nanos_of(started(story).first_workflow_task_backoff) == 40 * SECOND
     story.wait(40)
     assert story.run.task.state is State.SCHEDULED

@@ -14,7 +14,14 @@ from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 
 from perdure.server.core.checks.bad_command import BadCommand
 from perdure.server.core.checks.facts import RunFacts
-from perdure.server.core.checks.names import byte_length, check_priority, fill_in_task_queue, has_nul, is_too_long
+from perdure.server.core.checks.names import (
+    byte_length,
+    check_priority,
+    fill_in_task_queue,
+    has_nul,
+    is_too_long,
+    refuse_internal_queue,
+)
 from perdure.server.core.durations import MAX_DURATION, duration_fault, nanos_of, set_duration
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.core.limits import Limits
@@ -60,6 +67,7 @@ def _normalize(normalized: ScheduleActivityTaskCommandAttributes, facts: RunFact
     if not has("task_queue"):
         raise InvalidArgument("taskQueue is not set")
     fill_in_task_queue(normalized.task_queue, limits)
+    refuse_internal_queue(normalized.task_queue.name, parent=facts.task_queue)
     activity_id, activity_type = normalized.activity_id, normalized.activity_type.name
     if not activity_id:
         raise InvalidArgument("activityId is not set")

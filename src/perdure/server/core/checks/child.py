@@ -12,7 +12,14 @@ from perdure.server.core.checks.bad_command import BadCommand
 from perdure.server.core.checks.closing import run_timeout_within, task_timeout_within
 from perdure.server.core.checks.external import check_same_namespace
 from perdure.server.core.checks.facts import RunFacts
-from perdure.server.core.checks.names import byte_length, check_priority, has_nul, is_too_long, normalize_task_queue
+from perdure.server.core.checks.names import (
+    byte_length,
+    check_priority,
+    has_nul,
+    is_too_long,
+    normalize_task_queue,
+    refuse_internal_queue,
+)
 from perdure.server.core.checks.payload_map import without_removals
 from perdure.server.core.checks.search_attributes import (
     check_names_defined,
@@ -128,6 +135,7 @@ def _fill_in(
     try:
         check_priority(normalized.priority, limits)
         queue = normalize_task_queue(normalized.task_queue, limits, default_name=facts.task_queue)
+        refuse_internal_queue(queue.name, parent=facts.task_queue)
     except InvalidArgument as error:
         raise BadCommand(_BAD, f"invalid {_COMMAND}: {error.message}. {where}") from error
     normalized.task_queue.CopyFrom(queue)

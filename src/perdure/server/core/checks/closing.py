@@ -15,7 +15,13 @@ from temporalio.api.enums.v1 import WorkflowTaskFailedCause
 
 from perdure.server.core.checks.bad_command import BadCommand
 from perdure.server.core.checks.facts import RunFacts
-from perdure.server.core.checks.names import byte_length, has_nul, is_too_long, normalize_task_queue
+from perdure.server.core.checks.names import (
+    byte_length,
+    has_nul,
+    is_too_long,
+    normalize_task_queue,
+    refuse_internal_queue,
+)
 from perdure.server.core.checks.payload_map import without_removals
 from perdure.server.core.checks.search_attributes import (
     check_names_defined,
@@ -126,6 +132,7 @@ def _inherit_names(
         raise BadCommand(_BAD_CONTINUE, f"WorkflowType on {_CONTINUE} contains a NUL character.")
     try:
         queue = normalize_task_queue(normalized.task_queue, limits, default_name=facts.task_queue)
+        refuse_internal_queue(queue.name, parent=facts.task_queue)
     except InvalidArgument as error:
         reason = f"error validating {_CONTINUE} TaskQueue: {error.message}. {_where(normalized)}"
         raise BadCommand(_BAD_CONTINUE, reason) from error

@@ -11,6 +11,7 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from perdure.server.core.errors import InvalidArgument
 from perdure.server.core.limits import Limits
 
+_INTERNAL_QUEUE: Final = "temporal-sys-per-ns-tq"
 _NORMAL: Final = TaskQueueKind.TASK_QUEUE_KIND_NORMAL
 _STICKY: Final = TaskQueueKind.TASK_QUEUE_KIND_STICKY
 
@@ -70,6 +71,22 @@ def fill_in_task_queue(task_queue: TaskQueue, limits: Limits, *, default_name: s
         task_queue.kind = _NORMAL
     elif kind == _STICKY and is_too_long(task_queue.normal_name, limits):
         raise InvalidArgument("taskQueue length exceeds limit")
+
+
+def refuse_internal_queue(name: str, *, parent: str = "") -> None:
+    """Refuse the queue of the server's own workflows in a namespace, unless it is one of these that asks.
+
+    Args:
+        name: The queue.
+        parent: That of the workflow whose command names it; empty where a client does.
+
+    Raises:
+        InvalidArgument: A user's workflow or client asks for it.
+    """
+    if name != _INTERNAL_QUEUE or parent == _INTERNAL_QUEUE:
+        return
+    where = f" (in parent component task queue: {parent})" if parent else ""
+    raise InvalidArgument(f"cannot use internal per-namespace task queue:{name}{where}")
 
 
 def check_priority(priority: Priority, limits: Limits) -> None:

@@ -122,6 +122,7 @@ class Activity(msgspec.Struct, gc=False):
     heartbeat_details: bytes = b""
     last_failure: bytes = b""
     last_identity: str = ""
+    """Who was last heard of, for describing it: a heartbeat may come from another worker than its start did."""
     last_attempt_at: int = 0
     """When the last attempt ended, for describing it."""
     deadlines: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -170,7 +171,7 @@ def start(t: Transition, scheduled_event_id: int, identity: str, request_id: str
     activity.heartbeat_at = 0
     activity.nonce = t.world.new_nonce()
     activity.request_id = request_id
-    activity.identity = identity
+    activity.identity = activity.last_identity = identity
     activity.timeout_grace = t.world.limits.activity_timeout_grace
     t.touch_activity(scheduled_event_id)
     t.run.arm(ALARM, scheduled_event_id)
@@ -225,7 +226,6 @@ def retry_or_give_up(t: Transition, activity: Activity, failure: Failure) -> Ret
     activity.attempt += 1
     activity.ready_at = t.now + verdict.delay_ns
     activity.last_failure = _kept(failure, t.world.limits.activity_failure_size).SerializeToString()
-    activity.last_identity = activity.identity
     activity.last_attempt_at = t.now
     activity.started_at = 0
     activity.nonce = ""
@@ -263,6 +263,9 @@ _TIMEOUT_NAMES: Final = {
 }
 
 
+_NO_TIME_LEFT: Final = (
+    "Not enough time to schedule next retry before activity ScheduleToClose timeout, giving up retrying"
+)
 _TO_CLOSE: Final = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
 _TO_START: Final = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_START
 _START_TO_CLOSE: Final = TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE
@@ -330,9 +333,7 @@ def _time_out(t: Transition, activity: Activity, timeout_type: TimeoutType.Value
     ):
         # No time is left for another attempt: that is the schedule-to-close timeout, only known earlier.
         timeout_type = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
-        failure = _timeout_failure(
-            "no time is left for another attempt before the ScheduleToClose timeout", timeout_type
-        )
+        failure = _timeout_failure(_NO_TIME_LEFT, timeout_type)
     if activity.heartbeat_details:
         failure.timeout_failure_info.last_heartbeat_details.ParseFromString(activity.heartbeat_details)
     if activity.last_failure:

@@ -133,6 +133,7 @@ def _heartbeat(t: Transition, heartbeat: HeartbeatActivity) -> HeartbeatReply:
     # The clock may have been set back, or be another node's: an alarm never has to ring earlier than it was armed for.
     pending.heartbeat_at = max(pending.heartbeat_at, t.now)
     pending.heartbeat_details = heartbeat.details
+    pending.last_identity = heartbeat.identity or pending.last_identity
     t.touch_activity(pending.scheduled_event_id)
     return HeartbeatReply(cancel_requested=pending.cancel_requested)
 

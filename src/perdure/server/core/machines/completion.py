@@ -39,6 +39,7 @@ def _complete(t: Transition, completion: CompleteWorkflowTask) -> WorkflowTaskCo
         _check(t, request)
     except BadCommand as bad:
         return _fail(t, bad)
+    run.close_attempted = False
     first_scheduled_at = run.task.first_scheduled_at
     _record_completed(t, request)
     _set_stickiness(t, request)
@@ -100,6 +101,7 @@ def _fail(t: Transition, bad: BadCommand) -> WorkflowTaskCompleted:
         raise InvalidArgument(message)
     failure = Failure(message=message, server_failure_info=ServerFailureInfo())
     task_failure.end_with_failure(t, bad.cause, failure)
+    run.close_attempted = bad.cause == _UNHANDLED
     if bad.terminate:
         closure.terminate(t, reason=message)
     else:

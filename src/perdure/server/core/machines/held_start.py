@@ -80,10 +80,13 @@ def started_event(run: Run) -> Event:
 
 
 def virtual_events(run: Run) -> list[bytes]:
-    """Return the events of the started task that are not in history yet, serialised."""
+    """Return the events of the task that are not in history yet, serialised."""
     task = run.task
     if task.is_transient and task.is_started:
         return [_scheduled_event(run).serialize(), started_event(run).serialize()]
+    if task.is_transient and task.is_pending and task.scheduled_event_id == run.next_event_id:
+        # Else events came since it was scheduled, behind which it will be scheduled anew.
+        return [_scheduled_event(run).serialize()]
     if task.is_held:
         return [_held_event(run).data]
     return []

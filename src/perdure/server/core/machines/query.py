@@ -236,15 +236,15 @@ def _end(t: Transition, query_id: str, result: WorkflowQueryResult) -> None:
     move(TABLE, pending, Ended)
     limit = t.world.limits.blob_size_error
     if result.result_type == QueryResultType.QUERY_RESULT_TYPE_ANSWERED and result.answer.ByteSize() > limit:
-        t.effects.append(QueryAnswered(query_id, None, None, f"query result is larger than the limit of {limit} bytes"))
+        t.effects.append(QueryAnswered(query_id, None, f"query result is larger than the limit of {limit} bytes"))
         return
-    t.effects.append(QueryAnswered(query_id, result, result.failure if result.HasField("failure") else None, ""))
+    t.effects.append(QueryAnswered(query_id, result, ""))
 
 
 def _fail(t: Transition, pending: PendingQuery, problem: str) -> None:
     del t.run.queries.pending[pending.query_id]
     move(TABLE, pending, Ended)
-    t.effects.append(QueryAnswered(pending.query_id, None, None, problem))
+    t.effects.append(QueryAnswered(pending.query_id, None, problem))
 
 
 def _sticky_due_at(run: Run, key: int | str) -> int | None:

@@ -27,7 +27,7 @@ from perdure.server.core.inputs import Describe, Locate
 from perdure.server.core.machines import held_start, start
 from perdure.server.core.machines.activity import Activity, State
 from perdure.server.core.machines.child import Child
-from perdure.server.core.replies import HistorySlice, RunPosition
+from perdure.server.core.replies import RunPosition
 from perdure.server.core.retry import exponential_interval
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -36,11 +36,7 @@ from perdure.server.core.transition import Transition
 @registry.handles(Locate)
 def _locate(t: Transition, locate: Locate) -> RunPosition:
     run = t.run
-    position = RunPosition(run.run_id, run.next_event_id, run.status)
-    if run.task.is_started:
-        virtual = held_start.virtual_events(run)
-        position.undurable = HistorySlice(run.run_id, 1, run.next_event_id, virtual)
-    return position
+    return RunPosition(run.run_id, run.next_event_id, run.status, held_start.virtual_events(run))
 
 
 @registry.handles(Describe)
@@ -139,7 +135,7 @@ def _pending_activity(t: Transition, pending: Activity) -> PendingActivityInfo:
         scheduled_time=timestamp_of(pending.ready_at),
         attempt=pending.attempt,
         maximum_attempts=policy.maximum_attempts,
-        last_worker_identity=pending.identity or pending.last_identity,
+        last_worker_identity=pending.last_identity or pending.identity,
     )
     if pending.attributes.HasField("priority"):
         info.priority.CopyFrom(pending.attributes.priority)

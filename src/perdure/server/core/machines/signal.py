@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from temporalio.api.enums.v1 import ResourceExhaustedCause, ResourceExhaustedScope
+from temporalio.api.errordetails.v1 import ResourceExhaustedFailure
 from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
 from temporalio.api.workflowservice.v1 import SignalWithStartWorkflowExecutionRequest, SignalWorkflowExecutionRequest
 
 from perdure.server.core import registry
-from perdure.server.core.errors import InvalidArgument, NotFound
+from perdure.server.core.errors import InvalidArgument, NotFound, ResourceExhausted
 from perdure.server.core.events import Event
 from perdure.server.core.inputs import Signal
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
+
+_BUSY_WORKFLOW = ResourceExhaustedFailure(
+    cause=ResourceExhaustedCause.RESOURCE_EXHAUSTED_CAUSE_BUSY_WORKFLOW,
+    scope=ResourceExhaustedScope.RESOURCE_EXHAUSTED_SCOPE_NAMESPACE,
+)
 
 
 @registry.handles(Signal)
@@ -28,10 +35,14 @@ def _signal(t: Transition, signal: Signal) -> None:
 
 
 def require_room(t: Transition) -> None:
-    """Refuse a signal where the run has taken as many as it may."""
+    """Refuse a signal where the run has taken as many as it may, or would never come to close for all of them."""
     if not has_room(t):
         limit = t.world.limits.signals_per_execution
         raise InvalidArgument(f"exceeded workflow execution limit for signal events ({limit})")
+    if t.run.close_attempted and t.run.task.is_started:
+        raise ResourceExhausted(
+            "workflow operation can not be applied because workflow is closing", detail=_BUSY_WORKFLOW
+        )
 
 
 def has_room(t: Transition) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from temporalio.api.common.v1 import Link, Memo
+from temporalio.api.enums.v1 import ContinueAsNewInitiator
 from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionStartedEventAttributes
 from temporalio.api.sdk.v1 import UserMetadata
 from temporalio.api.workflowservice.v1 import (
@@ -64,6 +65,8 @@ def attributes_of_request(
         cron_schedule=request.cron_schedule,
         workflow_id=request.workflow_id,
     )
+    if request.cron_schedule:
+        attributes.initiator = ContinueAsNewInitiator.CONTINUE_AS_NEW_INITIATOR_CRON_SCHEDULE
     attributes.workflow_type.CopyFrom(request.workflow_type)
     attributes.task_queue.CopyFrom(request.task_queue)
     attributes.workflow_task_timeout.CopyFrom(request.workflow_task_timeout)

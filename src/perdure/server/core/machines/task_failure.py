@@ -28,6 +28,7 @@ def end_with_failure(
     """Fail the started task: an event for a normal one, none for a transient one; then flush what was buffered."""
     write_start(t)
     run, task = t.run, t.run.task
+    run.close_attempted = False
     if task.is_transient:
         _abandon_attempt(t)
     else:
@@ -49,6 +50,7 @@ def end_with_timeout(t: Transition) -> None:
     """Time the started task out: as a failure, with its own event."""
     write_start(t)
     run, task = t.run, t.run.task
+    run.close_attempted = False
     if task.is_transient:
         _abandon_attempt(t)
     else:
