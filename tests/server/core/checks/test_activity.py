@@ -28,6 +28,7 @@ from perdure.server.core.limits import Limits
 SECOND = 1_000_000_000
 BAD = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_BAD_SCHEDULE_ACTIVITY_ATTRIBUTES
 LIMITS = Limits()
+INTERNAL_QUEUE = "temporal-sys-per-ns-tq"
 
 
 def facts(*, run_timeout: int = 0, pending_activities: int = 0) -> RunFacts:
@@ -98,8 +99,8 @@ def refusal(attributes: ScheduleActivityTaskCommandAttributes, run: RunFacts | N
             "task queue name cannot start with reserved prefix /_sys/",
         ),
         (
-            command(task_queue=TaskQueue(name="temporal-sys-per-ns-tq")),
-            "cannot use internal per-namespace task queue:temporal-sys-per-ns-tq (in parent component task queue: orders)",
+            command(task_queue=TaskQueue(name=INTERNAL_QUEUE)),
+            f"cannot use internal per-namespace task queue:{INTERNAL_QUEUE} (in parent component task queue: orders)",
         ),
         (command(task_queue=TaskQueue(name="q\0")), "taskQueue contains a NUL character"),
         (command(activity_id=""), "activityId is not set"),
