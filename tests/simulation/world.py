@@ -27,7 +27,7 @@ from temporalio.api.workflowservice.v1 import (
     ShutdownWorkerRequest,
 )
 
-from perdure.server.core.errors import InvalidArgument, Retryable
+from perdure.server.core.errors import InvalidArgument, ResourceExhausted, Retryable
 from perdure.server.core.inputs import Input
 from perdure.server.core.records import WorkflowKey
 from perdure.server.core.tokens import WorkflowTaskToken
@@ -210,7 +210,8 @@ class World:
     async def _call(self, request: Request[T], open_calls: dict[asyncio.Task[object], None]) -> T:
         try:
             return await self._ask(request, open_calls)
-        except (Retryable, ConnectionLost) as error:
+        except (Retryable, ConnectionLost, ResourceExhausted) as error:
+            # What SDKs make again: too much at once is refused for a while, too.
             raise CallFailed(str(error)) from error
         except InvalidArgument as error:
             if "the simulated database refuses" in error.message:
