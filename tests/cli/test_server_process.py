@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from temporalio.api.common.v1 import WorkflowType
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -35,6 +37,7 @@ pytestmark = pytest.mark.process
 
 NOT_NEEDED = ("asyncpg", "sqlglot", "psutil", "google.protobuf.json_format", "temporalio.client", "temporalio.worker")
 """What takes long to load, and no server on an SQLite file needs for its first answer."""
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 @contextmanager
@@ -137,12 +140,34 @@ def test_a_signal_drains_and_ends_the_server(number: signal.Signals, tmp_path: P
 
 
 def test_a_second_signal_ends_the_server_at_once(tmp_path: Path) -> None:
-    with serving(["server", "--port", "0", "--db", "memory:"], tmp_path) as server:
+    with (
+        serving(["server", "--port", "0", "--db", "memory:"], tmp_path) as server,
+        connected(server.address) as channel,
+        _call_that_does_not_end(channel),
+    ):
         server.process.send_signal(signal.SIGTERM)
         server.process.send_signal(signal.SIGINT)
         code, log = server.end()
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert "stopped" not in log
+
+
+@contextmanager
+def _call_that_does_not_end(channel: grpc.Channel) -> Iterator[None]:
+    """Make a call that keeps a server from stopping: with none it may have stopped before it sees a second signal."""
+    may_end = threading.Event()
+
+    def requests() -> Iterator[bytes]:
+        yield ServerReflectionRequest(list_services="").SerializeToString()
+        may_end.wait()
+
+    ask: grpc.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REFLECTION)
+    replies = ask(requests())
+    next(replies)
+    try:
+        yield
+    finally:
+        may_end.set()
 
 
 def test_a_port_in_use_is_said_clearly(tmp_path: Path) -> None:
