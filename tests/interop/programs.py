@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 RUN_SECONDS = 60
 _LINE = re.compile(r"^(ok|failed) (.+)$", re.MULTILINE)
@@ -22,6 +25,26 @@ def perdure_executable(directory: Path) -> Path:
     executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m perdure "$@"\n', encoding="utf-8")
     executable.chmod(0o755)
     return executable
+
+
+def tool(*names: str) -> str:
+    """Return the path of the first of these tools; skip the test, saying so, where one is not on the PATH."""
+    paths = [shutil.which(name) for name in names]
+    if paths[0] is None or None in paths:
+        pytest.skip(f"no {' and '.join(f'`{name}`' for name in names)} on PATH")
+    return paths[0]
+
+
+def skip_if_older(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """Skip the test, saying so, where a tool is older than the one that is needed."""
+    if found < wanted:
+        shown, needed = (".".join(map(str, version)) for version in (found, wanted))
+        pytest.skip(f"{name} {shown} is older than {needed}, which is needed")
+
+
+def version_in(text: str) -> tuple[int, ...]:
+    """Return the first version that a text names: its numbers, three at most."""
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
 async def expect_all_scenarios_to_go_well(command: Sequence[str], count: int) -> None:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import expect_all_scenarios_to_go_well, perdure_executable
+from tests.interop.programs import (
+    expect_all_scenarios_to_go_well,
+    perdure_executable,
+    skip_if_older,
+    tool,
+    version_in,
+)
 from tests.interop.python.harness import Server, running
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -26,12 +31,8 @@ SCENARIO = re.compile(r'^\t\{"[\w ]+", \w+\},$', re.MULTILINE)
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built program."""
-    go = shutil.which("go")
-    if go is None:
-        pytest.skip("no `go` on PATH")
-    wanted, found = _go_wanted(), _go_found(go)
-    if found < wanted:
-        pytest.skip(f"go {'.'.join(map(str, found))} is older than {'.'.join(map(str, wanted))}, which the SDK needs")
+    go = tool("go")
+    skip_if_older("go", _go_found(go), _go_wanted())
     built = tmp_path_factory.mktemp("go") / "program"
     subprocess.run(
         [go, "build", "-mod=readonly", "-buildvcs=false", "-o", str(built), "."],
@@ -53,13 +54,9 @@ async def test_the_go_sdk(program: Path, tmp_path: Path) -> None:
 def _go_wanted() -> tuple[int, ...]:
     line = re.search(r"^go ([\d.]+)$", (PROGRAM / "go.mod").read_text(encoding="utf-8"), re.MULTILINE)
     assert line is not None
-    return _version(line[1])
+    return version_in(line[1])
 
 
 def _go_found(go: str) -> tuple[int, ...]:
     answer = subprocess.run([go, "version"], env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    return _version(answer.stdout.split()[2])
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    return version_in(answer.stdout.split()[2])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import expect_all_scenarios_to_go_well
+from tests.interop.programs import expect_all_scenarios_to_go_well, skip_if_older, tool, version_in
 from tests.interop.python.harness import Server, running
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -22,20 +22,16 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 PROGRAM = Path(__file__).parent / "program"
 MAIN = "interop.Program"
 SCENARIO = re.compile(r'^    scenarios\.put\("', re.MULTILINE)
-OLDEST_JAVA = 11
+OLDEST_JAVA = (11,)
 NOT_FETCHED = re.compile(r"Could not (?:transfer|find) artifact|could not be resolved|Could not resolve dependencies")
 
 
 @pytest.fixture(scope="session")
 def java() -> str:
     """The path of `java`."""
-    java, maven = shutil.which("java"), shutil.which("mvn")
-    if java is None or maven is None:
-        pytest.skip("no `java` and `mvn` on PATH")
+    java = tool("java", "mvn")
     told = subprocess.run([java, "-version"], capture_output=True, text=True, check=True).stderr
-    version = re.search(r'version "(\d+)', told)
-    if version is None or int(version[1]) < OLDEST_JAVA:
-        pytest.skip(f"{told.partition(os.linesep)[0]} is older than {OLDEST_JAVA}, for which the program is written")
+    skip_if_older("java", version_in(told), OLDEST_JAVA)
     return java
 
 

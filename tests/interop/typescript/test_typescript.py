@@ -16,7 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.programs import expect_all_scenarios_to_go_well, perdure_executable
+from tests.interop.programs import (
+    expect_all_scenarios_to_go_well,
+    perdure_executable,
+    skip_if_older,
+    tool,
+    version_in,
+)
 from tests.interop.python.harness import Server, running
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
@@ -29,12 +35,9 @@ OLDEST_NODE = (20, 3)
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of `node`."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("no `node` and `npm` on PATH")
-    answer = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if tuple(int(part) for part in re.findall(r"\d+", answer)[:2]) < OLDEST_NODE:
-        pytest.skip(f"node {answer.strip()} is older than {'.'.join(map(str, OLDEST_NODE))}, which the SDK needs")
+    node = tool("node", "npm")
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    skip_if_older("node", version_in(told), OLDEST_NODE)
     return node
 
 

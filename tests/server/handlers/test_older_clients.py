@@ -61,7 +61,9 @@ CANCELED = HistoryEvent(
 )
 
 
-async def _told(event: HistoryEvent, client: ClientSoftware, filter_type: HistoryEventFilterType.ValueType) -> object:
+async def _told(
+    event: HistoryEvent, client: ClientSoftware, filter_type: HistoryEventFilterType.ValueType
+) -> HistoryEvent:
     """Return what a client is told that waits for the end of a run, or reads all of it."""
     served = await serve()
     served.engine.history = GetWorkflowExecutionHistoryResponse(history=History(events=[event])).SerializeToString()
@@ -78,7 +80,6 @@ async def _told(event: HistoryEvent, client: ClientSoftware, filter_type: Histor
 @pytest.mark.parametrize("event", [COMPLETED, FAILED, TIMED_OUT])
 async def test_a_run_that_another_one_follows_has_continued_as_new(event: HistoryEvent) -> None:
     told = await _told(event, DOES_NOT, CLOSE)
-    assert isinstance(told, HistoryEvent)
     assert (told.event_id, told.event_type) == (9, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CONTINUED_AS_NEW)
     continued = told.workflow_execution_continued_as_new_event_attributes
     assert continued.new_execution_run_id == "next"

@@ -263,17 +263,20 @@ async def test_a_query_is_passed_on_with_its_defaults() -> None:
     assert request.query_reject_condition == 1
 
 
-async def test_an_answer_to_a_query_becomes_its_input() -> None:
+async def _answer_query(request: RespondQueryTaskCompletedRequest) -> AnswerQuery:
+    """Have a worker answer the query, and return what the engine is given."""
     served = await serve()
-    request = RespondQueryTaskCompletedRequest(
-        namespace="default",
-        task_token=encode(QUERY),
-        completed_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED,
-        query_result=SMALL,
-    )
+    request.namespace, request.task_token = "default", encode(QUERY)
     await queries.respond_query_task_completed(served.server, request, CALL)
     sent = served.engine.last_input
     assert isinstance(sent, AnswerQuery)
+    return sent
+
+
+async def test_an_answer_to_a_query_becomes_its_input() -> None:
+    sent = await _answer_query(
+        RespondQueryTaskCompletedRequest(completed_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED, query_result=SMALL)
+    )
     assert sent.query_id == "query-1"
     assert sent.result.answer == SMALL
     assert not sent.result.HasField("failure")
@@ -281,31 +284,20 @@ async def test_an_answer_to_a_query_becomes_its_input() -> None:
 
 
 async def test_a_failed_query_keeps_its_failure() -> None:
-    served = await serve()
-    request = RespondQueryTaskCompletedRequest(
-        namespace="default",
-        task_token=encode(QUERY),
-        completed_type=QueryResultType.QUERY_RESULT_TYPE_FAILED,
-        error_message="unknown query",
-        failure=FAILURE,
+    sent = await _answer_query(
+        RespondQueryTaskCompletedRequest(
+            completed_type=QueryResultType.QUERY_RESULT_TYPE_FAILED, error_message="unknown query", failure=FAILURE
+        )
     )
-    await queries.respond_query_task_completed(served.server, request, CALL)
-    sent = served.engine.last_input
-    assert isinstance(sent, AnswerQuery)
     assert (sent.result.error_message, sent.result.failure) == ("unknown query", FAILURE)
 
 
 async def test_an_answer_that_is_too_large_is_a_failed_query() -> None:
-    served = await serve()
-    request = RespondQueryTaskCompletedRequest(
-        namespace="default",
-        task_token=encode(QUERY),
-        completed_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED,
-        query_result=TOO_LARGE,
+    sent = await _answer_query(
+        RespondQueryTaskCompletedRequest(
+            completed_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED, query_result=TOO_LARGE
+        )
     )
-    await queries.respond_query_task_completed(served.server, request, CALL)
-    sent = served.engine.last_input
-    assert isinstance(sent, AnswerQuery)
     assert sent.result.result_type == QueryResultType.QUERY_RESULT_TYPE_FAILED
     assert sent.result.error_message == "Blob data size exceeds limit."
 

@@ -23,6 +23,7 @@ from perdure.server.core.errors import Aborted, InvalidArgument, ServerError, Un
 from perdure.server.core.records import EntityWrite, WorkflowKey
 from perdure.server.core.workflow import Workflow
 from perdure.server.engine.background import run_for_ever
+from perdure.server.engine.settings import EngineSettings
 from perdure.server.store.interface import (
     Batch,
     BatchRejected,
@@ -86,25 +87,15 @@ class Committer:
     Args:
         store: Where to.
         outcomes: Who performs effects and forgets entities.
-        batch_entities: Most entities in one transaction.
-        gather_seconds: How long after a batch the next one is cut at the earliest while several workflows are at work.
-        gather_seconds_max: How long that becomes at most where it takes long to write a batch.
+        settings: How large batches are, and how long they gather.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        outcomes: Outcomes,
-        *,
-        batch_entities: int,
-        gather_seconds: float,
-        gather_seconds_max: float,
-    ) -> None:
+    def __init__(self, store: Store, outcomes: Outcomes, settings: EngineSettings) -> None:
         self._store = store
         self._outcomes = outcomes
-        self._batch_entities = batch_entities
-        self._gather_seconds = gather_seconds
-        self._gather_seconds_max = gather_seconds_max
+        self._batch_entities = settings.batch_entities
+        self._gather_seconds = settings.gather_seconds
+        self._gather_seconds_max = settings.gather_seconds_max
         self._collecting = _Batch()
         self._in_flight = _Batch()
         self._number = 0

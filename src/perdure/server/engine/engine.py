@@ -117,13 +117,7 @@ class Engine:
         self._publisher = Publisher(
             self.matcher, self._alarms, self._outbox, self._waiters, self._queries, self.background, self.submit
         )
-        self._committer = Committer(
-            store,
-            self,
-            batch_entities=settings.batch_entities,
-            gather_seconds=settings.gather_seconds,
-            gather_seconds_max=settings.gather_seconds_max,
-        )
+        self._committer = Committer(store, self, settings)
         self._cache = Cache(
             store, bytes_max=settings.cache_bytes, load_keys=settings.load_keys, is_held=self._committer.holds
         )

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from temporalio.api.enums.v1 import EventType, TimeoutType
-from temporalio.api.failure.v1 import Failure, TimeoutFailureInfo
+from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import HistoryEvent, WorkflowExecutionContinuedAsNewEventAttributes
 from temporalio.api.workflowservice.v1 import GetWorkflowExecutionHistoryResponse
+
+from perdure.server.core.failures import run_timeout_failure
 
 _COMPLETED: Final = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_COMPLETED
 _FAILED: Final = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_FAILED
 _TIMED_OUT: Final = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_TIMED_OUT
-
-_TIMEOUT: Final = Failure(
-    message="workflow timeout",
-    source="Server",
-    timeout_failure_info=TimeoutFailureInfo(timeout_type=TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE),
-)
 
 
 def as_continued(reply: GetWorkflowExecutionHistoryResponse | bytes) -> GetWorkflowExecutionHistoryResponse:
@@ -53,5 +48,5 @@ def _continued(event: HistoryEvent) -> WorkflowExecutionContinuedAsNewEventAttri
     elif event.event_type == _TIMED_OUT:
         timed_out = event.workflow_execution_timed_out_event_attributes
         continued.new_execution_run_id = timed_out.new_execution_run_id
-        continued.failure.CopyFrom(_TIMEOUT)
+        continued.failure.CopyFrom(run_timeout_failure())
     return continued

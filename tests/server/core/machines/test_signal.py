@@ -9,7 +9,6 @@ from temporalio.api.history.v1 import WorkflowExecutionSignaledEventAttributes
 
 from perdure.server.core.effects import WorkflowTaskReady
 from perdure.server.core.errors import InvalidArgument, NotFound, ResourceExhausted
-from perdure.server.core.replies import WorkflowTaskStarted
 from tests.server.core.commands import complete_workflow, payloads
 from tests.server.core.stories import idle_story, started_story
 from tests.server.core.story import Story
@@ -101,17 +100,18 @@ def test_a_run_takes_so_many_signals() -> None:
         story.signal(request_id="third")
 
 
-def closing_story() -> tuple[Story, WorkflowTaskStarted]:
-    """A run that would have closed but for a signal, and its next task, started."""
+def closing_story() -> Story:
+    """A run that would have closed but for a signal; its next task is scheduled."""
     story = started_story()
     task = story.poll()
     story.signal("too early for the end")
     assert story.complete(task, complete_workflow()).refusal is not None
-    return story, story.poll()
+    return story
 
 
 def test_a_run_that_tries_to_close_takes_no_signal_until_it_is_decided() -> None:
-    story, task = closing_story()
+    story = closing_story()
+    task = story.poll()
     with pytest.raises(ResourceExhausted, match="workflow is closing") as refused:
         story.signal("one more")
     assert isinstance(refused.value.detail, ResourceExhaustedFailure)
@@ -121,7 +121,8 @@ def test_a_run_that_tries_to_close_takes_no_signal_until_it_is_decided() -> None
 
 
 def test_a_run_that_thinks_better_of_closing_takes_signals_again() -> None:
-    story, task = closing_story()
+    story = closing_story()
+    task = story.poll()
     story.complete(task)
     story.signal("one more")
     assert story.names()[-2:] == ["WorkflowExecutionSignaled", "WorkflowTaskScheduled"]
@@ -129,10 +130,7 @@ def test_a_run_that_thinks_better_of_closing_takes_signals_again() -> None:
 
 @pytest.mark.parametrize("how", ["failed", "timed out", "not started"])
 def test_signals_are_taken_where_nobody_is_deciding(how: str) -> None:
-    story = started_story()
-    task = story.poll()
-    story.signal("too early for the end")
-    assert story.complete(task, complete_workflow()).refusal is not None
+    story = closing_story()
     if how == "failed":
         story.fail(story.poll())
         story.poll()

@@ -21,7 +21,7 @@ from typing import Final, cast
 import msgspec
 from temporalio.api.common.v1 import RetryPolicy
 from temporalio.api.enums.v1 import RetryState, TimeoutType
-from temporalio.api.failure.v1 import Failure, ServerFailureInfo, TimeoutFailureInfo
+from temporalio.api.failure.v1 import Failure, ServerFailureInfo
 from temporalio.api.history.v1 import (
     ActivityTaskCanceledEventAttributes,
     ActivityTaskCancelRequestedEventAttributes,
@@ -37,6 +37,7 @@ from perdure.server.core import registry
 from perdure.server.core.durations import nanos_of
 from perdure.server.core.effects import ActivityTaskReady
 from perdure.server.core.events import Event
+from perdure.server.core.failures import timeout_failure
 from perdure.server.core.machines import workflow_task
 from perdure.server.core.poll_replies import activity_task_reply
 from perdure.server.core.replies import ActivityTaskStarted
@@ -323,7 +324,7 @@ def _fire(t: Transition, key: int | str) -> None:
 
 
 def _time_out(t: Transition, activity: Activity, timeout_type: TimeoutType.ValueType) -> None:
-    failure = _timeout_failure(f"activity {_TIMEOUT_NAMES[timeout_type]} timeout", timeout_type)
+    failure = timeout_failure(f"activity {_TIMEOUT_NAMES[timeout_type]} timeout", timeout_type)
     retry_state = retry_or_give_up(t, activity, failure)
     if retry_state == RetryState.RETRY_STATE_IN_PROGRESS:
         return
@@ -333,7 +334,7 @@ def _time_out(t: Transition, activity: Activity, timeout_type: TimeoutType.Value
     ):
         # No time is left for another attempt: that is the schedule-to-close timeout, only known earlier.
         timeout_type = TimeoutType.TIMEOUT_TYPE_SCHEDULE_TO_CLOSE
-        failure = _timeout_failure(_NO_TIME_LEFT, timeout_type)
+        failure = timeout_failure(_NO_TIME_LEFT, timeout_type)
     if activity.heartbeat_details:
         failure.timeout_failure_info.last_heartbeat_details.ParseFromString(activity.heartbeat_details)
     if activity.last_failure:
@@ -346,10 +347,6 @@ def _time_out(t: Transition, activity: Activity, timeout_type: TimeoutType.Value
         retry_state=retry_state,
     )
     close(t, activity, closing)
-
-
-def _timeout_failure(message: str, timeout_type: TimeoutType.ValueType) -> Failure:
-    return Failure(message=message, source="Server", timeout_failure_info=TimeoutFailureInfo(timeout_type=timeout_type))
 
 
 registry.alarm(ALARM, due_at=_due_at, fire=_fire)

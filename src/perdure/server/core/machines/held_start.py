@@ -21,8 +21,7 @@ from perdure.server.core.transition import Transition
 def hold_start(t: Transition, identity: str, request_id: str) -> None:
     """Give the scheduled task to a worker; the start is only held in memory."""
     run, task = t.run, t.run.task
-    if task.is_transient and task.scheduled_event_id != run.next_event_id:
-        # Events came since it was scheduled: what it decides on is new, so it is a normal task again.
+    if _has_news(run):
         _restart_as_normal(t)
     move(workflow_task.TABLE, task, workflow_task.StartHeld)
     task.started_event_id = run.next_event_id + 1 if task.is_transient else run.next_event_id
@@ -35,6 +34,11 @@ def hold_start(t: Transition, identity: str, request_id: str) -> None:
     task.suggests_continue_as_new = _reasons_to_continue_as_new(run, t.world.limits)
     run.arm(workflow_task.TIMEOUT_ALARM, 0)
     t.holds_new_start = True
+
+
+def _has_news(run: Run) -> bool:
+    """Whether events came since a transient task was scheduled: it will decide on them, so it is to be a normal one."""
+    return run.task.is_transient and run.task.scheduled_event_id != run.next_event_id
 
 
 def _restart_as_normal(t: Transition) -> None:
@@ -84,8 +88,7 @@ def virtual_events(run: Run) -> list[bytes]:
     task = run.task
     if task.is_transient and task.is_started:
         return [_scheduled_event(run).serialize(), started_event(run).serialize()]
-    if task.is_transient and task.is_pending and task.scheduled_event_id == run.next_event_id:
-        # Else events came since it was scheduled, behind which it will be scheduled anew.
+    if task.is_transient and task.is_pending and not _has_news(run):
         return [_scheduled_event(run).serialize()]
     if task.is_held:
         return [_held_event(run).data]

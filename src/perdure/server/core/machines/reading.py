@@ -135,6 +135,7 @@ def _pending_activity(t: Transition, pending: Activity) -> PendingActivityInfo:
         scheduled_time=timestamp_of(pending.ready_at),
         attempt=pending.attempt,
         maximum_attempts=policy.maximum_attempts,
+        # The last one was not kept of a started attempt by the release before.
         last_worker_identity=pending.last_identity or pending.identity,
     )
     if pending.attributes.HasField("priority"):

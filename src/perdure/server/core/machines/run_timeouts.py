@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from temporalio.api.enums.v1 import TimeoutType
-from temporalio.api.failure.v1 import Failure, TimeoutFailureInfo
-
 from perdure.server.core import registry
+from perdure.server.core.failures import run_timeout_failure
 from perdure.server.core.machines import closure, start
 from perdure.server.core.run import Run
 from perdure.server.core.transition import Transition
@@ -20,12 +18,7 @@ def _execution_timeout_due_at(run: Run, key: int | str) -> int | None:
 
 
 def _time_out_run(t: Transition, key: int | str) -> None:
-    failure = Failure(
-        message="workflow timeout",
-        source="Server",
-        timeout_failure_info=TimeoutFailureInfo(timeout_type=TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE),
-    )
-    closure.time_out(t, failure)
+    closure.time_out(t, run_timeout_failure())
 
 
 def _time_out_execution(t: Transition, key: int | str) -> None:

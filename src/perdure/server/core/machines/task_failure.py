@@ -26,41 +26,41 @@ def end_with_failure(
     binary_checksum: str = "",
 ) -> None:
     """Fail the started task: an event for a normal one, none for a transient one; then flush what was buffered."""
-    write_start(t)
-    run, task = t.run, t.run.task
-    run.close_attempted = False
-    if task.is_transient:
-        _abandon_attempt(t)
-    else:
-        t.record(
-            WorkflowTaskFailedEventAttributes(
-                scheduled_event_id=task.scheduled_event_id,
-                started_event_id=task.started_event_id,
-                cause=cause,
-                failure=failure,
-                identity=t.identity,
-                binary_checksum=binary_checksum,
-            )
-        )
-    if t.flush_buffered():
-        run.task.attempt = 1
+    task = t.run.task
+    _end(
+        t,
+        WorkflowTaskFailedEventAttributes(
+            scheduled_event_id=task.scheduled_event_id,
+            started_event_id=task.started_event_id,
+            cause=cause,
+            failure=failure,
+            identity=t.identity,
+            binary_checksum=binary_checksum,
+        ),
+    )
 
 
 def end_with_timeout(t: Transition) -> None:
     """Time the started task out: as a failure, with its own event."""
+    task = t.run.task
+    _end(
+        t,
+        WorkflowTaskTimedOutEventAttributes(
+            scheduled_event_id=task.scheduled_event_id,
+            started_event_id=task.started_event_id,
+            timeout_type=TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE,
+        ),
+    )
+
+
+def _end(t: Transition, ended: WorkflowTaskFailedEventAttributes | WorkflowTaskTimedOutEventAttributes) -> None:
     write_start(t)
-    run, task = t.run, t.run.task
+    run = t.run
     run.close_attempted = False
-    if task.is_transient:
+    if run.task.is_transient:
         _abandon_attempt(t)
     else:
-        t.record(
-            WorkflowTaskTimedOutEventAttributes(
-                scheduled_event_id=task.scheduled_event_id,
-                started_event_id=task.started_event_id,
-                timeout_type=TimeoutType.TIMEOUT_TYPE_START_TO_CLOSE,
-            )
-        )
+        t.record(ended)
     if t.flush_buffered():
         run.task.attempt = 1
 

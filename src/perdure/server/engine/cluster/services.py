@@ -63,13 +63,14 @@ class NodeServices:
         service = self._services.get(call.service)
         if service is None:
             raise Unimplemented(f"this node has no service {call.service!r}: it may run an older release")
+        deadline = None if call.seconds is None else asyncio.get_running_loop().time() + call.seconds
         client = ClientSoftware(call.client_name, call.client_version, call.client_features)
-        if call.seconds is None:
-            return await service(Asked(peer, call.body, None, client))
-        deadline = asyncio.get_running_loop().time() + call.seconds
+        asked = Asked(peer, call.body, deadline, client)
+        if deadline is None:
+            return await service(asked)
         try:
             async with asyncio.timeout_at(deadline):
-                return await service(Asked(peer, call.body, deadline, client))
+                return await service(asked)
         except TimeoutError as error:
             raise DeadlineExceeded("the call took longer than its caller waits") from error
 
