@@ -78,6 +78,67 @@ async def write_all(stream: ByteStream, mebibytes: int) -> None:
         await stream.write(bytes(MIB))
 
 
+async def test_what_is_carried_comes_whole_and_in_order_until_the_end() -> None:
+    """Also what has come before it is carried."""
+    got = bytearray()
+    half_is_sent, ended = asyncio.Event(), asyncio.Event()
+
+    async def carry(stream: ByteStream) -> None:
+        got.extend(await read_exactly(stream, 1))
+        await half_is_sent.wait()
+        await stream.carry(got.extend)
+        ended.set()
+
+    sent = b"".join(number.to_bytes(4, "big") for number in range(100_000))
+    async with serving(carry) as address:
+        async with TcpDialer().dial(address) as stream:
+            for start in range(0, len(sent), 1000):
+                if start == len(sent) // 2:
+                    half_is_sent.set()
+                if not stream.send(sent[start : start + 1000]):
+                    await stream.write(sent[start : start + 1000])
+        await asyncio.wait_for(ended.wait(), 5)
+    assert got == sent
+
+
+async def test_what_cannot_be_taken_in_is_raised_where_it_is_carried() -> None:
+    raised = asyncio.get_running_loop().create_future()
+
+    def refuse(data: bytes) -> None:
+        raise ValueError(data)
+
+    async def carry(stream: ByteStream) -> None:
+        try:
+            await stream.carry(refuse)
+        except ValueError as error:
+            raised.set_result(error.args)
+
+    async with serving(carry) as address, TcpDialer().dial(address) as stream:
+        await stream.write(b"nonsense")
+        assert await asyncio.wait_for(raised, 5) == (b"nonsense",)
+
+
+async def test_to_who_reads_nothing_not_everything_is_sent_at_once() -> None:
+    go_on = asyncio.Event()
+
+    async def read_late(stream: ByteStream) -> None:
+        await go_on.wait()
+
+    async with serving(read_late) as address, TcpDialer().dial(address) as stream:
+        assert stream.send(b"x")
+        while stream.send(bytes(MIB)):
+            await asyncio.sleep(0)
+        go_on.set()
+
+
+async def test_nothing_is_sent_over_a_stream_that_has_ended() -> None:
+    async with serving(echo) as address:
+        async with TcpDialer().dial(address) as stream:
+            pass
+        await asyncio.wait_for(stream.carry(bytearray().extend), 5)
+        assert not stream.send(b"late")
+
+
 async def test_a_client_is_served_beside_links() -> None:
     async with serving(echo) as address, grpc.aio.insecure_channel(address) as channel:
         check: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")

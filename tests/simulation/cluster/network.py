@@ -98,6 +98,16 @@ class _Stream:
             raise OSError("the simulated stream broke")
         self._outgoing.put(data)
 
+    async def carry(self, take: Callable[[bytes], None]) -> None:
+        while (data := await self.read()) is not None:
+            take(data)
+
+    def send(self, data: bytes) -> bool:
+        if self._incoming.is_ended:
+            return False
+        self._outgoing.put(data)
+        return True
+
 
 class _Connection:
     """A stream with both its directions."""

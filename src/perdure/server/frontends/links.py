@@ -38,6 +38,9 @@ class LinkProtocol(asyncio.Protocol):
         self._has_news = asyncio.Event()
         self._may_write = asyncio.Event()
         self._may_write.set()
+        self._take: Callable[[bytes], None] | None = None
+        self._carried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when there is nothing more to hand over."""
         self._is_lost = False
 
     # --- for whoever uses the stream ----------------------------------------------------------------------------------
@@ -49,12 +52,7 @@ class LinkProtocol(asyncio.Protocol):
                 return None
             self._has_news.clear()
             await self._has_news.wait()
-        data = b"".join(self._arrived)
-        self._arrived.clear()
-        self._unread = 0
-        if self._transport is not None:
-            self._transport.resume_reading()
-        return data
+        return self._take_arrived()
 
     async def write(self, data: bytes) -> None:
         """See `ByteStream.write`."""
@@ -62,6 +60,25 @@ class LinkProtocol(asyncio.Protocol):
         if self._transport is None or self._is_lost:
             raise OSError("the stream between the nodes is closed")
         self._transport.write(data)
+
+    async def carry(self, take: Callable[[bytes], None]) -> None:
+        """See `ByteStream.carry`."""
+        if self._arrived:
+            take(self._take_arrived())
+        if self._is_lost:
+            return
+        self._take = take
+        try:
+            await self._carried
+        finally:
+            self._take = None
+
+    def send(self, data: bytes) -> bool:
+        """See `ByteStream.send`."""
+        if self._transport is None or not self._may_write.is_set():
+            return False
+        self._transport.write(data)
+        return True
 
     def close(self) -> None:
         """End the stream."""
@@ -78,12 +95,15 @@ class LinkProtocol(asyncio.Protocol):
         _watch(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
-        """Keep what has come until it is read."""
-        self._arrived.append(data)
-        self._unread += len(data)
-        if self._unread > _UNREAD_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-        self._has_news.set()
+        """Hand over what has come, or keep it until it is read."""
+        if self._take is None:
+            self._keep(data)
+            return
+        try:
+            self._take(data)
+        except Exception as error:  # noqa: BLE001 - it is raised where the stream is carried
+            if not self._carried.done():
+                self._carried.set_exception(error)
 
     def pause_writing(self) -> None:
         """Let writers wait."""
@@ -99,6 +119,25 @@ class LinkProtocol(asyncio.Protocol):
         self._transport = None
         self._has_news.set()
         self._may_write.set()
+        if not self._carried.done():
+            self._carried.set_result(None)
+
+    # --- within -------------------------------------------------------------------------------------------------------
+
+    def _keep(self, data: bytes) -> None:
+        self._arrived.append(data)
+        self._unread += len(data)
+        if self._unread > _UNREAD_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+        self._has_news.set()
+
+    def _take_arrived(self) -> bytes:
+        data = b"".join(self._arrived)
+        self._arrived.clear()
+        self._unread = 0
+        if self._transport is not None:
+            self._transport.resume_reading()
+        return data
 
 
 class Doorman(asyncio.Protocol):

@@ -45,7 +45,21 @@ class _Pipe:
         return None
 
 
-class _Stream:
+class WaitingStream:
+    """The other half of a stream, made of the half that waits; nothing can be sent at once."""
+
+    async def read(self) -> bytes | None:
+        raise NotImplementedError
+
+    async def carry(self, take: Callable[[bytes], None]) -> None:
+        while (data := await self.read()) is not None:
+            take(data)
+
+    def send(self, data: bytes) -> bool:
+        return False
+
+
+class _Stream(WaitingStream):
     """One end of a stream."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
@@ -59,6 +73,12 @@ class _Stream:
         if self._outgoing.is_cut:
             raise OSError("the stream was cut")
         self._outgoing.put(data)
+
+    def send(self, data: bytes) -> bool:
+        if self._outgoing.is_cut:
+            return False
+        self._outgoing.put(data)
+        return True
 
 
 class Network:

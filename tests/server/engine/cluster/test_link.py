@@ -15,7 +15,7 @@ from perdure.server.engine.cluster.link import Link
 from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.cluster.stream import ByteStream
 from perdure.server.store.interface import StoreUnavailable
-from tests.server.engine.cluster.network import Network
+from tests.server.engine.cluster.network import Network, WaitingStream
 from tests.virtual_time import in_virtual_time, settle
 
 
@@ -152,7 +152,7 @@ async def test_what_fails_at_the_other_node_may_be_tried_again() -> None:
                 await call
 
 
-class Slow:
+class Slow(WaitingStream):
     """A stream over which nothing goes until a test lets it."""
 
     def __init__(self, stream: ByteStream) -> None:

@@ -15,13 +15,13 @@ from perdure.server.engine.cluster.greeting import GREETING_BYTES_MAX, Greeter, 
 from perdure.server.engine.cluster.links import Dialer
 from perdure.server.engine.cluster.services import Asked
 from perdure.server.engine.cluster.stream import ByteStream
-from tests.server.engine.cluster.network import Network
+from tests.server.engine.cluster.network import Network, WaitingStream
 from tests.server.engine.cluster.nodes import town
 from tests.server.engine.node import key_of
 from tests.virtual_time import in_virtual_time, settle
 
 
-class Cut:
+class Cut(WaitingStream):
     """A stream that says something and then breaks."""
 
     def __init__(self, *pieces: bytes) -> None:
@@ -108,7 +108,7 @@ async def test_namespaces_are_read_anew_with_each_link_once_the_database_is_back
 # --- who may come in --------------------------------------------------------------------------------------------------
 
 
-class Overheard:
+class Overheard(WaitingStream):
     """A stream that keeps what this side has said."""
 
     def __init__(self, stream: ByteStream) -> None:
@@ -191,7 +191,7 @@ async def test_what_is_said_before_the_proof_is_short() -> None:
         await greeter("a", "secret of a", {}).answer(Said((GREETING_BYTES_MAX + 1).to_bytes(4, "big")))
 
 
-class Silent:
+class Silent(WaitingStream):
     """A stream of somebody who says nothing, and is there."""
 
     async def read(self) -> bytes | None:

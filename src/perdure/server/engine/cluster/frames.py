@@ -5,6 +5,7 @@ Kinds are only ever added, and fields at the end with a default: two releases ma
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from typing import Final, get_args
 
@@ -93,7 +94,7 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Frame).decode
 _decode_anything: Final = msgspec.msgpack.Decoder().decode
 _KINDS: Final = frozenset(kind.__struct_config__.tag for kind in get_args(Frame))
-_LENGTH_BYTES: Final = 4
+_LENGTH: Final = struct.Struct(">I")
 
 
 class BadFrame(InvariantBroken):
@@ -103,7 +104,7 @@ class BadFrame(InvariantBroken):
 def encode_frame(frame: Frame) -> bytes:
     """Return a frame as it goes into the stream."""
     data = _encode(frame)
-    return len(data).to_bytes(_LENGTH_BYTES, "big") + data
+    return _LENGTH.pack(len(data)) + data
 
 
 class FrameReader:
@@ -119,14 +120,21 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Take in a piece and yield the frames that it completes. Raises BadFrame."""
-        self._buffer += data
+        continues = bool(self._buffer)
+        if continues:
+            self._buffer += data
+        # Most pieces begin and end with a frame: they need not be copied.
+        pieces = self._buffer if continues else data
         start = 0
-        while (end := self._end_of_frame(start)) is not None:
-            frame = _decoded(self._buffer[start + _LENGTH_BYTES : end])
+        while (end := self._end_of_frame(pieces, start)) is not None:
+            frame = _decoded(pieces[start + _LENGTH.size : end])
             if frame is not None:
                 yield frame
             start = end
-        del self._buffer[:start]
+        if continues:
+            del self._buffer[:start]
+        else:
+            self._buffer += data[start:]
 
     def take(self, data: bytes) -> None:
         """Take in a piece, for `next`."""
@@ -134,24 +142,25 @@ class FrameReader:
 
     def next(self) -> Frame | None:
         """Return the next frame alone, None where none is complete. Raises BadFrame."""
-        while (end := self._end_of_frame(0)) is not None:
-            frame = _decoded(self._buffer[_LENGTH_BYTES:end])
+        while (end := self._end_of_frame(self._buffer, 0)) is not None:
+            frame = _decoded(self._buffer[_LENGTH.size : end])
             del self._buffer[:end]
             if frame is not None:
                 return frame
         return None
 
-    def _end_of_frame(self, start: int) -> int | None:
-        if len(self._buffer) < start + _LENGTH_BYTES:
+    def _end_of_frame(self, pieces: bytes | bytearray, start: int) -> int | None:
+        begin = start + _LENGTH.size
+        if len(pieces) < begin:
             return None
-        length = int.from_bytes(self._buffer[start : start + _LENGTH_BYTES], "big")
+        [length] = _LENGTH.unpack_from(pieces, start)
         if length > self.bytes_max:
             raise BadFrame(f"a frame of {length} bytes is longer than any that a node sends")
-        end = start + _LENGTH_BYTES + length
-        return end if len(self._buffer) >= end else None
+        end: int = begin + length
+        return end if len(pieces) >= end else None
 
 
-def _decoded(data: bytearray) -> Frame | None:
+def _decoded(data: bytes | bytearray) -> Frame | None:
     """Return a frame, None for one of a kind that this release does not know."""
     try:
         frame: Frame = _decode(data)
@@ -162,7 +171,7 @@ def _decoded(data: bytearray) -> Frame | None:
     return frame
 
 
-def _is_of_unknown_kind(data: bytearray) -> bool:
+def _is_of_unknown_kind(data: bytes | bytearray) -> bool:
     match _decode_anything(data):
         case [str(kind), *_]:
             return kind not in _KINDS

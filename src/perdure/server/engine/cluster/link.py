@@ -75,9 +75,12 @@ class Link:
         self._services = services
         self._bytes_max = settings.link_bytes_max
         self._calls_max = settings.link_calls_max
+        self._loop = asyncio.get_running_loop()
         self._outgoing: list[bytes] = []
         self._outgoing_bytes = 0
-        self._wake = asyncio.Event()
+        self._is_flush_due = False
+        self._must_wait = asyncio.Event()
+        """Set while frames wait for the other side to keep up."""
         self._count = 0
         self._waiting: dict[int, _Waiting] = {}
         self._late: dict[int, Late] = {}
@@ -92,7 +95,7 @@ class Link:
         """
         halves = [
             asyncio.create_task(self._write_for_ever(), name=f"link to {self.peer}"),
-            asyncio.create_task(self._read_for_ever(reader), name=f"link from {self.peer}"),
+            asyncio.create_task(self._carry(reader), name=f"link from {self.peer}"),
         ]
         try:
             await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
@@ -257,26 +260,40 @@ class Link:
 
     def _send(self, frame: Frame) -> None:
         data = encode_frame(frame)
-        if not self._outgoing:
-            self._wake.set()
         self._outgoing.append(data)
         self._outgoing_bytes += len(data)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
 
-    async def _read_for_ever(self, reader: FrameReader) -> None:
-        data: bytes | None = b""
-        while data is not None:
-            for frame in reader.feed(data):
-                self._take(frame)
-            data = await self._stream.read()
+    def _flush(self) -> None:
+        """Send what was collected in this turn of the loop, or have it wait where the other side does not keep up."""
+        self._is_flush_due = False
+        if self._must_wait.is_set() or self._is_down:
+            return
+        if self._outgoing_bytes <= _MESSAGE_BYTES and self._stream.send(b"".join(self._outgoing)):
+            self._outgoing.clear()
+            self._outgoing_bytes = 0
+        else:
+            self._must_wait.set()
 
     async def _write_for_ever(self) -> None:
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            frames, self._outgoing = self._outgoing, []
-            for piece in _pieces(frames):
-                await self._stream.write(piece)
-                self._outgoing_bytes -= len(piece)
+            await self._must_wait.wait()
+            while self._outgoing:
+                frames, self._outgoing = self._outgoing, []
+                for piece in _pieces(frames):
+                    await self._stream.write(piece)
+                    self._outgoing_bytes -= len(piece)
+            self._must_wait.clear()
+
+    async def _carry(self, reader: FrameReader) -> None:
+        def take(data: bytes) -> None:
+            for frame in reader.feed(data):
+                self._take(frame)
+
+        take(b"")
+        await self._stream.carry(take)
 
     def _end(self) -> None:
         self._is_down = True
