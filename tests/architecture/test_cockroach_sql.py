@@ -53,7 +53,8 @@ def _texts(value: object) -> Iterator[str]:
         case str():
             yield value
         case Bulk():
-            yield value.text()
+            yield value.of_many()
+            yield value.of_few(2)
         case tuple() | list():
             for each in value:
                 yield from _texts(each)
@@ -128,9 +129,10 @@ def test_every_statement_in_the_code_is_one_that_cockroachdb_documents() -> None
     assert not _complaints(held)
 
 
+@pytest.mark.parametrize("workflows", [1, 2])
 @pytest.mark.parametrize("fence", [Fence("node", 1, 1), None], ids=["fenced", "in a transaction"])
-def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None) -> None:
-    whole = round_with()
+def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None, workflows: int) -> None:
+    whole = round_with(workflows=workflows)
     parts = group_changes(whole, changes_tables_once=COCKROACH.changes_tables_once)
     assert set(chain.from_iterable(parts)) == set(CHANGES)
     assert not _complaints(statement(changes, whole, fence).text for changes in parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from perdure.server.core.records import EntityWrite
 from perdure.server.store.postgres.statements import Change, group_changes, statement
@@ -13,12 +14,12 @@ from tests.server.store.postgres.rounds import round_with
 FENCE = Fence("node", 1, 1)
 
 
-def _names(groups: list[tuple[Change, ...]]) -> list[list[str]]:
+def _names(groups: Sequence[tuple[Change, ...]]) -> list[list[str]]:
     return [[change.rows for change in group] for group in groups]
 
 
 def test_a_round_without_rows_is_no_statement() -> None:
-    assert group_changes(Round(), changes_tables_once=False) == []
+    assert not group_changes(Round(), changes_tables_once=False)
 
 
 def test_what_a_workflow_does_is_one_statement() -> None:
@@ -53,7 +54,7 @@ def test_a_change_waits_for_the_one_before_it_in_its_table_and_for_no_other() ->
     made = round_with(["runs_advanced", "runs_new", "events"])
     [group] = group_changes(made, changes_tables_once=False)
     text = statement(group, made).text
-    source = r"SELECT \* FROM unnest\([^)]*\) WHERE"
+    source = r"SELECT \* FROM unnest\([^)]*\) AS given WHERE"
     assert re.search(r"INSERT INTO run [^)]*\) " + source + r" \(SELECT count\(\*\) FROM change_0\)", text)
     assert re.search(r"INSERT INTO event [^)]*\) " + source + " TRUE ", text)
 
@@ -76,6 +77,25 @@ def test_parameters_are_the_fence_the_columns_and_how_many_runs_are_expected() -
     assert alone.parameters == [*columns, 2]
     assert f"${len(behind.parameters)}::bigint THEN" in behind.text
     assert f"${len(alone.parameters)}::bigint THEN" in alone.text
+
+
+def test_few_rows_of_a_single_workflow_are_given_value_by_value() -> None:
+    made = round_with([], workflows=1)
+    made.runs_advanced, made.events = [list(range(14))], [("r", 1), ("r", 2), ("r", 3)]
+    [group] = group_changes(made, changes_tables_once=False)
+    whole = statement(group, made, FENCE)
+    assert whole.parameters == ["node", 1, 1, *range(14), "r", 1, "r", 2, "r", 3, 1]
+    assert "unnest" not in whole.text
+    assert whole.text.count("(VALUES ($") == 2
+
+
+def test_many_rows_are_given_as_columns_whosever_they_are() -> None:
+    made = round_with([], workflows=1)
+    made.runs_advanced, made.events = [list(range(14))], [("r", number) for number in range(1, 6)]
+    [group] = group_changes(made, changes_tables_once=False)
+    alone = statement(group, made)
+    assert alone.parameters == [*range(14), ("r",) * 5, (1, 2, 3, 4, 5), 1]
+    assert alone.text.count("unnest(") == 1
 
 
 def test_what_a_deleted_run_has_done_is_not_written() -> None:

@@ -1,14 +1,16 @@
-"""Changes of any number of rows: one array per column, which `unnest` makes rows of again.
+"""Changes of rows: of any number as one array per column, which `unnest` makes rows of again; of a few value by value.
 
-One text serves every number of rows, so each is prepared once per connection. A change is made to be a part of a
-statement of several (`statements.py`): it has no effect where its guard is false.
+One text serves every number of rows. Arrays cost the driver and the database more than the values in them, so few rows
+have texts of their own. A change is made to be a part of a statement of several (`statements.py`): it has no effect
+where its guard is false.
 """
 
 # ruff: noqa: S608 - made of the names in the schema.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from perdure.server.store.postgres.dialect import TYPE_NAMES
@@ -33,7 +35,7 @@ class Bulk:
     def __init__(self, table: Table, template: str, types: Sequence[ColumnType], *, key_width: int = 0) -> None:
         self.table = table
         self._template = template
-        self._types = types
+        self._types = list(types)
         self._key_width = key_width
 
     @property
@@ -41,20 +43,33 @@ class Bulk:
         """How many parameters it has."""
         return len(self._types)
 
-    def text(self, *, first_parameter: int = 1, guard: str = ALWAYS) -> str:
-        """Return the change.
+    def of_many(self, *, first_parameter: int = 1, guard: str = ALWAYS) -> str:
+        """Return the change for any number of rows, whose columns are its parameters.
 
         Args:
             first_parameter: From which number on its parameters count.
             guard: A condition without which it has no effect.
         """
-        return self._template.format(rows=_rows_of(self._types, first_parameter), guard=guard)
+        columns = (f"{parameter}::{name}[]" for parameter, name in self._parameters(first_parameter))
+        return self._template.format(rows=f"unnest({', '.join(columns)})", guard=guard)
 
-    def columns_of(self, rows: Sequence[Row]) -> list[tuple[object, ...]]:
-        """Return the parameters for these rows."""
+    def of_few(self, count: int, *, first_parameter: int = 1, guard: str = ALWAYS) -> str:
+        """Return the change for so many rows, whose values are its parameters, row by row; else as `of_many`."""
+        parameters = self._parameters(first_parameter, count)
+        rows = (
+            f"({', '.join(f'{parameter}::{name}' for parameter, name in islice(parameters, self.width))})"
+            for _ in range(count)
+        )
+        return self._template.format(rows=f"(VALUES {', '.join(rows)})", guard=guard)
+
+    def that_count(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Return the rows that are to be given to the change."""
         if self._key_width and len(rows) > 1:
-            rows = list({tuple(row[: self._key_width]): row for row in rows}.values())
-        return columns_of(rows)
+            return list({tuple(row[: self._key_width]): row for row in rows}.values())
+        return rows
+
+    def _parameters(self, first: int, rows: int = 1) -> Iterator[tuple[str, str]]:
+        return ((f"${number}", TYPE_NAMES[column]) for number, column in enumerate(self._types * rows, start=first))
 
 
 def columns_of(rows: Sequence[Row]) -> list[tuple[object, ...]]:
@@ -65,7 +80,7 @@ def columns_of(rows: Sequence[Row]) -> list[tuple[object, ...]]:
 def insert(table: Table, *, conflict: str = "", key_width: int = 0) -> Bulk:
     """Return what inserts rows with all columns."""
     names = ", ".join(table.column_names)
-    template = f"INSERT INTO {table.name} ({names}) SELECT * FROM {{rows}} WHERE {{guard}}{conflict}"
+    template = f"INSERT INTO {table.name} ({names}) SELECT * FROM {{rows}} AS given WHERE {{guard}}{conflict}"
     return Bulk(table, template, [column.type for column in table.columns], key_width=key_width)
 
 
@@ -107,11 +122,6 @@ def update_runs(columns: Sequence[str]) -> Bulk:
     )
     types = [_type_of(RUN, "version" if name == "stored_version" else name) for name in columns]
     return Bulk(RUN, template, types)
-
-
-def _rows_of(types: Sequence[ColumnType], first: int) -> str:
-    arrays = ", ".join(f"${number}::{TYPE_NAMES[column]}[]" for number, column in enumerate(types, start=first))
-    return f"unnest({arrays})"
 
 
 def _type_of(table: Table, name: str) -> ColumnType:

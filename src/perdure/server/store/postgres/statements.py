@@ -4,7 +4,8 @@ Every part of a statement sees the database as it was before the statement, and 
 waits for what it must not come before by reading how much that has done: for the fence, which lets nothing happen where
 it is refused and locks the row of the node before any other, and for an earlier change of the same table.
 
-Texts are made once for each set of changes that occurs together; the driver prepares each once per connection.
+Texts are made once for each set of changes that occurs together; the driver prepares each once per connection. Where
+few workflows are at work a batch holds one: what such a batch writes has texts for its numbers of rows.
 """
 
 # ruff: noqa: S608 - made of texts that are written in this package.
@@ -12,10 +13,12 @@ Texts are made once for each set of changes that occurs together; the driver pre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
+from itertools import chain
+from operator import attrgetter
 from typing import Final, NamedTuple
 
-from perdure.server.store.postgres.bulk import ALWAYS, Bulk, delete, insert, update_runs, upsert
+from perdure.server.store.postgres.bulk import ALWAYS, Bulk, columns_of, delete, insert, update_runs, upsert
 from perdure.server.store.rounds import ADVANCED_COLUMNS, CHANGED_COLUMNS, Fence, Round, Row
 from perdure.server.store.schema import (
     ACTIVITY,
@@ -81,6 +84,11 @@ Runs give their place as the current one up before others take it, so that its u
 """
 
 
+_FEW_ROWS: Final = 4
+"""Up to so many rows of a list of a single workflow are given value by value."""
+_lists_of: Final = attrgetter(*(change.rows for change in CHANGES))
+
+
 class Statement(NamedTuple):
     """Several changes as one statement. Its result is one row, or none where a fence refused it."""
 
@@ -88,17 +96,22 @@ class Statement(NamedTuple):
     parameters: list[object]
 
 
-def group_changes(rows: Round, *, changes_tables_once: bool) -> list[tuple[Change, ...]]:
+def group_changes(rows: Round, *, changes_tables_once: bool) -> Sequence[tuple[Change, ...]]:
     """Return the changes of a round, by the statements they go into, as few as possible.
 
     Args:
         rows: The round.
         changes_tables_once: Whether the database takes no second change of a table in one statement.
     """
+    return _grouped(tuple(map(bool, _lists_of(rows))), changes_tables_once)
+
+
+@cache
+def _grouped(are_there: tuple[bool, ...], changes_tables_once: bool) -> Sequence[tuple[Change, ...]]:
     found: list[list[Change]] = []
     last_of_table: dict[str, int] = {}
-    for change in CHANGES:
-        if not getattr(rows, change.rows):
+    for change, is_there in zip(CHANGES, are_there, strict=True):
+        if not is_there:
             continue
         table = change.bulk.table.name
         number = last_of_table.get(table, 0)
@@ -108,7 +121,7 @@ def group_changes(rows: Round, *, changes_tables_once: bool) -> list[tuple[Chang
         if number == len(found):
             found.append([])
         found[number].append(change)
-    return list(map(tuple, found))
+    return tuple(map(tuple, found))
 
 
 def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = None) -> Statement:
@@ -117,36 +130,47 @@ def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = No
     It fails with a division by zero where a run is not stored in the expected version.
     """
     parameters: list[object] = [] if fence is None else [*fence]
-    expected = []
+    few_max = _FEW_ROWS if len(rows.keys) == 1 else 0
+    expected = 0
+    few: list[int | None] = []
     for change in changes:
-        given: Sequence[Row] = getattr(rows, change.rows)
-        parameters += change.bulk.columns_of(given)
+        given: Sequence[Row] = change.bulk.that_count(getattr(rows, change.rows))
+        if len(given) <= few_max:
+            few.append(len(given))
+            parameters += chain.from_iterable(given)
+        else:
+            few.append(None)
+            parameters += columns_of(given)
         if change.is_counted:
-            expected.append(len(given))
+            expected += len(given)
     if expected:
-        parameters.append(sum(expected))
-    return Statement(_text(changes, fence is not None), parameters)
+        parameters.append(expected)
+    return Statement(_text(changes, tuple(few), fence is not None), parameters)
 
 
 @cache
-def _text(changes: tuple[Change, ...], is_fenced: bool) -> str:
+def _text(changes: tuple[Change, ...], few: tuple[int | None, ...], is_fenced: bool) -> str:
+    """Return the text for changes of so many rows each, None for any number."""
     parts = [f"fence AS ({FENCE} RETURNING 1)"] if is_fenced else []
     passed = ["EXISTS (SELECT 1 FROM fence)"] if is_fenced else []
     parameter = len(Fence._fields) + 1 if is_fenced else 1
     last_of_table: dict[str, str] = {}
     counts = []
-    for number, change in enumerate(changes):
+    for number, (change, count) in enumerate(zip(changes, few, strict=True)):
         bulk, name = change.bulk, f"change_{number}"
         before = last_of_table.get(bulk.table.name)
         waits = [] if before is None else [f"{_count(before)} >= 0"]
-        text = bulk.text(first_parameter=parameter, guard=" AND ".join(passed + waits) or ALWAYS)
+        make = bulk.of_many if count is None else partial(bulk.of_few, count)
+        text = make(first_parameter=parameter, guard=" AND ".join(passed + waits) or ALWAYS)
         # What is returned nobody reads of most, but CockroachDB takes no part of a WITH that returns nothing.
         parts.append(f"{name} AS ({text} RETURNING 1)")
-        parameter += bulk.width
+        parameter += bulk.width * (count or 1)
         last_of_table[bulk.table.name] = name
         if change.is_counted:
             counts.append(_count(name))
-    result = f"div(1, CASE WHEN {' + '.join(counts)} = ${parameter}::bigint THEN 1 ELSE 0 END)" if counts else "1"
+    are_all_there = f"CASE WHEN {' + '.join(counts)} = ${parameter}::bigint THEN 1 ELSE 0 END"
+    # What PostgreSQL's `div` returns takes the driver long to read, and CockroachDB's `/` is no division of integers.
+    result = f"div(1, {are_all_there})::bigint" if counts else "1"
     return f"WITH {', '.join(parts)} SELECT {result} AS done{' FROM fence' if is_fenced else ''}"
 
 

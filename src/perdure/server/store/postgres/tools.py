@@ -331,4 +331,4 @@ def _page_query(table: Table, follows: bool) -> str:
 
 @cache
 def _insert(table: Table) -> str:
-    return insert(table).text()
+    return insert(table).of_many()

@@ -2,8 +2,8 @@
 
 Before COMMIT is sent, whatever goes wrong leaves nothing: the database undoes what a lost connection began. From then
 until its answer has come the fate is unknown; that of a single statement, which commits by itself, from the beginning.
-What commits is never cancelled: a database with synchronous copies would then report as done what it has not made
-durable in all of them.
+No time limit cancels what commits, it ends the connection: a database with synchronous copies would report as done what
+it has not made durable in all of them.
 """
 
 from __future__ import annotations
@@ -120,11 +120,12 @@ async def _commit(connection: Connection, limit_seconds: float) -> None:
 
 
 async def _to_its_end(connection: Connection, question: Awaitable[T], limit_seconds: float) -> T:
-    """Wait for what commits, or lose the connection: not by a cancellation, which the driver would pass on."""
-    task = asyncio.ensure_future(question)
+    """Wait for what commits, or lose the connection: the driver's own time limit would cancel it in the database."""
+    limit = asyncio.get_running_loop().call_later(limit_seconds, connection.terminate)
     try:
-        await asyncio.wait([task], timeout=limit_seconds)
+        return await question
+    except asyncio.CancelledError:
+        connection.terminate()
+        raise
     finally:
-        if not task.done():
-            connection.terminate()
-    return await task
+        limit.cancel()
