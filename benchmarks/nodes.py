@@ -2,6 +2,10 @@
 
 All nodes run on this machine, and the worker is connected to one of them, so most of its tasks belong to others. Rates
 say little here, where nodes, worker and database share the cores; the CPU that all nodes spend on a workflow does.
+
+Processes that take turns on few cores cost more than one that has them, whatever they say to each other. So the same
+work is also given to as many servers that are no cluster: each with a database, a worker and a part of the callers.
+What a cluster costs beyond them is what it costs to be one.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import asyncpg
@@ -21,7 +26,7 @@ from google.protobuf.struct_pb2 import Struct
 from temporalio.client import Client
 
 from benchmarks._database import new_database
-from benchmarks._measure import Benchmark, Conditions, Figures, Row, Subject, settle, span
+from benchmarks._measure import Benchmark, Conditions, Figures, Row, Span, Subject, settle, span
 from benchmarks._perdure import NAME, running
 from benchmarks._workflows import OneActivity, worker
 
@@ -49,8 +54,12 @@ async def measure(subject: Subject, conditions: Conditions) -> Figures:
             figures |= await _cost(nodes, count, conditions)
             if count == _NODES[-1]:
                 figures["nodes.idle"] = await _idle_transactions(db) / count
-    for count in _NODES[1:]:
-        figures[f"nodes.{count}.ratio"] = _ratio(figures[f"nodes.{count}"], figures["nodes.1"])
+    async with _unrelated(_NODES[-1], conditions) as servers:
+        figures["nodes.unrelated"] = (await _span(servers, servers, conditions)).cpu_milliseconds_per(
+            conditions.count(_WORKFLOWS)
+        )
+    for key in [*(f"nodes.{count}" for count in _NODES[1:]), "nodes.unrelated"]:
+        figures[f"{key}.ratio"] = _ratio(figures[key], figures["nodes.1"])
     return figures
 
 
@@ -62,6 +71,18 @@ async def _cluster(count: int, conditions: Conditions) -> AsyncIterator[tuple[li
         nodes = [await stack.enter_async_context(running(_made(folder / str(number)), db)) for number in range(count)]
         await _wait_for_balance(nodes)
         yield nodes, db
+
+
+@asynccontextmanager
+async def _unrelated(count: int, conditions: Conditions) -> AsyncIterator[list[Subject]]:
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perdure-bench-")))
+        yield [
+            await stack.enter_async_context(
+                running(_made(folder / str(number)), await stack.enter_async_context(new_database(conditions)))
+            )
+            for number in range(count)
+        ]
 
 
 def _made(folder: Path) -> Path:
@@ -83,33 +104,47 @@ async def _wait_for_balance(nodes: Sequence[Subject]) -> None:
 
 
 async def _cost(nodes: Sequence[Subject], count: int, conditions: Conditions) -> Figures:
-    together = replace(
-        nodes[0], name=NAME, process_ids=tuple(process for node in nodes for process in node.process_ids)
-    )
-    client = await Client.connect(nodes[0].address)
-    task_queue = f"nodes-{uuid.uuid4()}"
+    working = await _span(nodes, nodes[:1], conditions)
     workflows = conditions.count(_WORKFLOWS)
-    async with worker(client, task_queue, capacity=_AT_ONCE):
-        await _run(client, task_queue, _WARM_UP)
-        await settle(together)
-        async with span(together) as working:
-            await _run(client, task_queue, workflows)
     return {
         f"nodes.{count}": working.cpu_milliseconds_per(workflows),
         f"nodes.{count}.database": working.database_milliseconds_per(workflows),
     }
 
 
-async def _run(client: Client, task_queue: str, count: int) -> None:
+async def _span(servers: Sequence[Subject], used: Sequence[Subject], conditions: Conditions) -> Span:
+    """Have workflows run and return what that cost all servers together.
+
+    Args:
+        servers: Whose CPU counts.
+        used: To which of them a worker and its part of the callers are connected.
+        conditions: How many workflows.
+    """
+    together = replace(
+        servers[0], name=NAME, process_ids=tuple(process for server in servers for process in server.process_ids)
+    )
+    task_queue = f"nodes-{uuid.uuid4()}"
+    async with AsyncExitStack() as stack:
+        clients = [await Client.connect(server.address) for server in used]
+        for client in clients:
+            await stack.enter_async_context(worker(client, task_queue, capacity=_AT_ONCE // len(clients)))
+        await _run(clients, task_queue, _WARM_UP)
+        await settle(together)
+        async with span(together) as working:
+            await _run(clients, task_queue, conditions.count(_WORKFLOWS))
+    return working
+
+
+async def _run(clients: Sequence[Client], task_queue: str, count: int) -> None:
     numbers = iter(range(count))
 
-    async def caller() -> None:
+    async def caller(client: Client) -> None:
         for number in numbers:
             await client.execute_workflow(
                 OneActivity.run, f"user-{number}", id=str(uuid.uuid4()), task_queue=task_queue
             )
 
-    await asyncio.gather(*(caller() for _ in range(_AT_ONCE)))
+    await asyncio.gather(*(caller(client) for client, _ in zip(cycle(clients), range(_AT_ONCE), strict=False)))
 
 
 async def _idle_transactions(db: str) -> float:
@@ -141,6 +176,8 @@ BENCHMARK = Benchmark(
         Row("nodes.4", "  4 nodes", "ms"),
         Row("nodes.4.ratio", "  times one node's", "", target="1.6"),
         Row("nodes.4.database", "  PostgreSQL's CPU", "ms"),
+        Row("nodes.unrelated", "  4 servers that are no cluster, a quarter of the work each", "ms"),
+        Row("nodes.unrelated.ratio", "  times one node's", ""),
         Row("nodes.idle", "transactions a second of an idle node of four", "/s", target="a handful"),
     ),
     measure,

@@ -101,21 +101,28 @@ async def test_what_is_carried_comes_whole_and_in_order_until_the_end() -> None:
     assert got == sent
 
 
-async def test_what_cannot_be_taken_in_is_raised_where_it_is_carried() -> None:
+async def test_what_cannot_be_taken_in_is_raised_where_it_is_carried_and_nothing_is_taken_after_it() -> None:
+    taken: list[bytes] = []
     raised = asyncio.get_running_loop().create_future()
 
     def refuse(data: bytes) -> None:
+        taken.append(data)
         raise ValueError(data)
 
     async def carry(stream: ByteStream) -> None:
         try:
             await stream.carry(refuse)
         except ValueError as error:
+            await stream.write(b"stop")
+            assert await stream.read() == b"more"
             raised.set_result(error.args)
 
     async with serving(carry) as address, TcpDialer().dial(address) as stream:
         await stream.write(b"nonsense")
+        assert await read_exactly(stream, 4) == b"stop"
+        await stream.write(b"more")
         assert await asyncio.wait_for(raised, 5) == (b"nonsense",)
+        assert taken == [b"nonsense"]
 
 
 async def test_to_who_reads_nothing_not_everything_is_sent_at_once() -> None:

@@ -102,6 +102,8 @@ class LinkProtocol(asyncio.Protocol):
         try:
             self._take(data)
         except Exception as error:  # noqa: BLE001 - it is raised where the stream is carried
+            # What is half taken in must not be begun anew with the next piece.
+            self._take = None
             if not self._carried.done():
                 self._carried.set_exception(error)
 

@@ -10,7 +10,7 @@ import pytest
 
 from perdure.server.core.errors import Unavailable
 from perdure.server.engine.cluster.errors import LinkDown
-from perdure.server.engine.cluster.frames import Call, Cancel, Cast, FrameReader, Moved, Reply
+from perdure.server.engine.cluster.frames import Call, Cancel, Cast, FrameReader, Moved, Reply, encode_frame
 from perdure.server.engine.cluster.link import Link
 from perdure.server.engine.cluster.settings import ClusterSettings
 from perdure.server.engine.cluster.stream import ByteStream
@@ -75,6 +75,22 @@ async def linked() -> AsyncIterator[Pair]:
         yield Pair(near, ends[0], services)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def network_stream(network: Network) -> AsyncIterator[tuple[ByteStream, ByteStream]]:
+    ends: list[ByteStream] = []
+    until_closed = asyncio.Event()
+
+    async def accept(stream: ByteStream) -> None:
+        ends.append(stream)
+        await until_closed.wait()
+
+    network.listen("far", accept)
+    async with network.dialer("near").dial("far") as near:
+        await settle()
+        yield near, ends[0]
+        until_closed.set()
 
 
 @in_virtual_time
@@ -178,3 +194,19 @@ async def test_bytes_count_until_they_are_written() -> None:
         slow.go_on.set()
         await settle()
         assert pair.near._outgoing_bytes == 0
+
+
+@in_virtual_time
+async def test_what_arrives_behind_the_end_of_a_link_is_not_begun() -> None:
+    """Nobody could be told how it went."""
+    network, services = Network(), Asked()
+    async with network_stream(network) as (near, far):
+        link = Link("near", far, services, ClusterSettings())
+        running = asyncio.create_task(link.run(FrameReader()))
+        await settle()
+        near.send(encode_frame(Call(1, "s", b"", None)))
+        link._end()
+        await settle()
+        assert services.calls == []
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

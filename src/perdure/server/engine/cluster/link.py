@@ -290,6 +290,8 @@ class Link:
     async def _carry(self, reader: FrameReader) -> None:
         def take(data: bytes) -> None:
             for frame in reader.feed(data):
+                if self._is_down:
+                    return
                 self._take(frame)
 
         take(b"")
