@@ -34,7 +34,13 @@ DELETE_SOME = (
     " (SELECT request_id FROM request WHERE run_id = $1 ORDER BY request_id LIMIT $2) RETURNING 1)"
     " SELECT greatest((SELECT count(*) FROM events), (SELECT count(*) FROM requests))"
 )
-_FORGET_HISTORY = "DELETE FROM discarded_history WHERE run_id = $1"
+_FORGET_HISTORY = (
+    "WITH forgotten AS (DELETE FROM discarded_history WHERE run_id = $1"
+    " AND NOT EXISTS (SELECT 1 FROM event WHERE run_id = $1)"
+    " AND NOT EXISTS (SELECT 1 FROM request WHERE run_id = $1) RETURNING 1)"
+    " SELECT EXISTS (SELECT 1 FROM forgotten) OR NOT EXISTS (SELECT 1 FROM discarded_history WHERE run_id = $1)"
+)
+"""It looks for itself: who deletes beside others counts few, or none, where they took what was chosen."""
 _IS_EMPTY = (
     "NOT EXISTS (SELECT 1 FROM run WHERE namespace_id = $1)"
     " AND NOT EXISTS (SELECT 1 FROM outbox WHERE namespace_id = $1 OR receiver_namespace_id = $1)"
@@ -75,8 +81,7 @@ async def delete_history(connection: Connection, run_id: str, limit: int) -> boo
     """See `Store.delete_history`. What a crash leaves between its two statements is done again."""
     if await connection.fetchval(DELETE_SOME, run_id, limit) == limit:
         return False
-    await connection.execute(_FORGET_HISTORY, run_id)
-    return True
+    return bool(await connection.fetchval(_FORGET_HISTORY, run_id))
 
 
 async def is_namespace_empty(reader: Reader, namespace_id: str) -> bool:
