@@ -153,6 +153,7 @@ INVALID = "invalid query: invalid expression: "
         ("WorkflowId = a", UNSUPPORTED + "column name on the right side of comparison expression (did you forget to"),
         ("StartTime STARTS_WITH '2020'", UNSUPPORTED + "operator 'STARTS_WITH' not supported for Datetime type search"),
         ("ExecutionStatus > 'Running'", UNSUPPORTED + "operator '>' not supported for ExecutionStatus type search"),
+        ("StartTime BETWEEN SYMMETRIC 2 AND 1", UNSUPPORTED + "'BETWEEN SYMMETRIC'"),
         ("Customer = 'a'", INVALID + "column name 'Customer' is not a valid search attribute"),
         ("workflowid = 'a'", INVALID + "column name 'workflowid' is not a valid search attribute"),
         ("run.WorkflowId = 'a'", INVALID + "column name 'run.WorkflowId' is not a valid search attribute"),
@@ -193,11 +194,12 @@ def test_a_query_may_be_large_up_to_its_limits() -> None:
     "query",
     [
         " OR ".join(["WorkflowId = 'a'"] * (MAX_COMPARISONS + 1)),
+        f"StartTime IN ({', '.join(['1'] * (MAX_COMPARISONS + 1))})",
         "NOT " * (MAX_NESTING + 1) + "WorkflowId = 'a'",
         "(" * 5_000 + "WorkflowId = 'a'" + ")" * 5_000,
         f"WorkflowId = '{'a' * MAX_QUERY_CHARACTERS}'",
     ],
-    ids=["comparisons", "nesting", "parentheses", "characters"],
+    ids=["comparisons", "times in a list", "nesting", "parentheses", "characters"],
 )
 def test_a_query_beyond_its_limits_is_refused(query: str) -> None:
     with pytest.raises(InvalidArgument, match="invalid query"):

@@ -161,10 +161,12 @@ class _Reader:
                 return And(tuple(self.read(part, depth + 1) for part in _parts(node, exp.And)))
             case exp.Or():
                 return Or(tuple(self.read(part, depth + 1) for part in _parts(node, exp.Or)))
-        self._comparisons += 1
+        found = _read_comparison(node)
+        # A list of times is a comparison for each of them.
+        self._comparisons += len(found.filters) if isinstance(found, Or) else 1
         if self._comparisons > MAX_COMPARISONS:
             raise _refusal(f"it has more than {MAX_COMPARISONS} comparisons")
-        return _read_comparison(node)
+        return found
 
 
 def _parts(node: exp.Expression, kind: type[exp.Expression]) -> list[exp.Expression]:
@@ -202,6 +204,8 @@ def _read_comparison(node: exp.Expression) -> Filter:
             raise _malformed("IN needs a list of values")
         case exp.In():
             operator, operands = Operator.IN, node.expressions
+        case exp.Between() if node.args.get("symmetric") is not None:
+            raise _unsupported("'BETWEEN SYMMETRIC'")
         case exp.Between():
             operator, operands = Operator.BETWEEN, [node.args["low"], node.args["high"]]
         case exp.Is(expression=exp.Null()):
