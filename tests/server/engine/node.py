@@ -60,7 +60,6 @@ from perdure.server.store.interface import (
     Claim,
     DueAlarm,
     StoredEvent,
-    StoreError,
     StoreUnavailable,
 )
 from perdure.server.store.memory import MemoryDatabase, MemoryStore
@@ -149,7 +148,7 @@ class Faults:
     def __init__(self) -> None:
         self.before_commit = Gate()
         self.after_commit = Gate()
-        self.rejected: dict[WorkflowKey, StoreError] = {}
+        self.rejected: dict[WorkflowKey, Exception] = {}
         self.batches: list[list[WorkflowKey]] = []
         """The keys of every batch that was tried, in order."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from perdure.server.core.errors import InvalidArgument, Unavailable
 from perdure.server.core.replies import StartReply
-from tests.server.engine.node import Node, running, started, unavailable
+from tests.server.engine.node import Node, key_of, running, started, unavailable
 from tests.virtual_time import in_virtual_time
 
 
@@ -114,3 +114,16 @@ async def test_a_reader_hears_of_what_is_durable_though_its_batch_failed_as_a_wh
         await asyncio.sleep(0.1)
         assert reader.done()
         assert len((await reader).history.events) == 1
+
+
+@in_virtual_time
+async def test_a_bug_met_while_looking_for_the_culprit_fails_all_and_the_next_batch_is_written() -> None:
+    async with running() as node:
+        node.reject("a")
+        starts = await collect_starts(node, "a", "b")
+        node.faults.rejected[key_of("b")] = TypeError("the driver stumbles")
+        node.faults.before_commit.open()
+        results = await asyncio.gather(*starts.values(), return_exceptions=True)
+        assert [type(result) for result in results] == [Unavailable, Unavailable]
+        node.faults.rejected.clear()
+        await node.start_workflow("c")

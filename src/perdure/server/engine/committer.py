@@ -233,10 +233,18 @@ class Committer:
     async def _write_next(self) -> bool:
         """Write a batch; return whether several workflows are at work, so that the next one had better gather."""
         batch = self._in_flight = self._cut()
-        writes: list[EntityWrite] = []
         try:
-            for entity in batch.entities.values():
-                writes.append(entity.take_write())
+            await self._write(batch)
+        except StoreError as error:
+            self._fail_everything(error)
+        except Exception as error:
+            _logger.exception("writing a batch failed")
+            self._fail_everything(error)
+        return len(batch.entities) > 1 or not self._collecting.entities.keys() <= batch.entities.keys()
+
+    async def _write(self, batch: _Batch) -> None:
+        writes = [entity.take_write() for entity in batch.entities.values()]
+        try:
             await self._commit(writes, batch.moves)
         except BatchRejected as error:
             # The moves wait until all before them is written.
@@ -244,16 +252,10 @@ class Committer:
             self._collecting.movers += batch.movers
             batch.moves, batch.movers = [], []
             await self._write_one_by_one(batch, writes, error)
-        except StoreError as error:
-            self._fail_everything(error)
-        except Exception as error:
-            _logger.exception("writing a batch failed")
-            self._fail_everything(error)
-        else:
-            self._in_flight = _Batch()
-            self._release(batch.entries)
-            _end_movers(batch, None)
-        return len(batch.entities) > 1 or not self._collecting.entities.keys() <= batch.entities.keys()
+            return
+        self._in_flight = _Batch()
+        self._release(batch.entries)
+        _end_movers(batch, None)
 
     def _cut(self) -> _Batch:
         """Take the collected batch, or its first part where it is too large for one transaction."""
@@ -319,11 +321,7 @@ class Committer:
         if len(writes) > 1:
             _logger.warning("a batch of %d entities was refused, looking for the culprit: %s", len(writes), error)
         culprits: dict[WorkflowKey, StoreError] = {}
-        try:
-            await self._bisect(writes, culprits, error)
-        except StoreError as failed:
-            self._fail_everything(failed)
-            return
+        await self._bisect(writes, culprits, error)
         self._in_flight = _Batch()
         for key, reason in culprits.items():
             _logger.error(
