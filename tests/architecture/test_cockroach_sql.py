@@ -18,7 +18,7 @@ from perdure.server.store.interface import ListPosition
 from perdure.server.store.postgres import COCKROACH, listings
 from perdure.server.store.postgres.bulk import Bulk
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.statements import CHANGES, group_changes, statement
+from perdure.server.store.postgres.statements import CHANGES, FewRows, group_changes, statement
 from perdure.server.store.postgres.steps import STEPS_ON_COCKROACH
 from perdure.server.store.rounds import Fence
 from perdure.server.store.schema import TABLES
@@ -129,13 +129,13 @@ def test_every_statement_in_the_code_is_one_that_cockroachdb_documents() -> None
     assert not _complaints(held)
 
 
-@pytest.mark.parametrize("workflows", [1, 2])
+@pytest.mark.parametrize("few", [None, FewRows()], ids=["columns", "value by value"])
 @pytest.mark.parametrize("fence", [Fence("node", 1, 1), None], ids=["fenced", "in a transaction"])
-def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None, workflows: int) -> None:
-    whole = round_with(workflows=workflows)
+def test_every_statement_of_a_batch_is_one_that_cockroachdb_documents(fence: Fence | None, few: FewRows | None) -> None:
+    whole = round_with(workflows=1)
     parts = group_changes(whole, changes_tables_once=COCKROACH.changes_tables_once)
     assert set(chain.from_iterable(parts)) == set(CHANGES)
-    assert not _complaints(statement(changes, whole, fence).text for changes in parts)
+    assert not _complaints(statement(changes, whole, fence, few).text for changes in parts)
 
 
 async def test_every_listing_is_one_that_cockroachdb_documents() -> None:

@@ -16,7 +16,7 @@ from perdure.server.core.records import EntityWrite
 from perdure.server.store.interface import ListPosition, ShardMove
 from perdure.server.store.postgres import POSTGRES, batches, deletions, listings, members, nodes, queries
 from perdure.server.store.postgres.connections import listing_session, reading_session, writing_session
-from perdure.server.store.postgres.statements import group_changes, statement
+from perdure.server.store.postgres.statements import FewRows, group_changes, statement
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
 from perdure.server.store.visibility.filter import EVERYTHING, Attribute, Comparison, Filter, Operator
@@ -136,13 +136,13 @@ async def test_a_pending_thing_is_removed_by_its_whole_key(writing: Recorder, ta
     assert re.search(rf"Index Scan using {table}_pkey on {table}\n\s+Index Cond: .*{key}", plan), plan
 
 
-@pytest.mark.parametrize("workflows", [1, 2])
+@pytest.mark.parametrize("few", [None, FewRows()], ids=["columns", "value by value"])
 async def test_nothing_is_touched_before_the_fence_that_a_statement_begins_with(
-    writing: Recorder, workflows: int
+    writing: Recorder, few: FewRows | None
 ) -> None:
-    whole = round_with(workflows=workflows)
+    whole = round_with(workflows=1)
     first, *_ = group_changes(whole, changes_tables_once=False)
-    batch = statement(first, whole, Fence("node", 1, 1))
+    batch = statement(first, whole, Fence("node", 1, 1), few)
     await writing.note_for_any(batch.text, len(batch.parameters))
     [(_, plan)] = writing.plans
     parts = plan.split("CTE change_")[1:]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.postgres.statements import Change, group_changes, statement
+from perdure.server.store.postgres.statements import Change, FewRows, group_changes, statement
 from perdure.server.store.rounds import Fence, Round, gather
 from tests.server.store import rows
 from tests.server.store.postgres.rounds import round_with
@@ -79,23 +79,41 @@ def test_parameters_are_the_fence_the_columns_and_how_many_runs_are_expected() -
     assert f"${len(alone.parameters)}::bigint THEN" in alone.text
 
 
-def test_few_rows_of_a_single_workflow_are_given_value_by_value() -> None:
-    made = round_with([], workflows=1)
-    made.runs_advanced, made.events = [list(range(14))], [("r", 1), ("r", 2), ("r", 3)]
+def _one_step(events: int, *, workflows: int = 1) -> Round:
+    """A round in which a run comes further by so many events."""
+    made = round_with([], workflows=workflows)
+    made.runs_advanced, made.events = [list(range(14))], [("r", number) for number in range(events)]
+    return made
+
+
+def _is_value_by_value(made: Round, few: FewRows) -> bool:
     [group] = group_changes(made, changes_tables_once=False)
-    whole = statement(group, made, FENCE)
-    assert whole.parameters == ["node", 1, 1, *range(14), "r", 1, "r", 2, "r", 3, 1]
+    text = statement(group, made, FENCE, few).text
+    assert ("unnest" in text) != ("(VALUES (" in text), "all of it is given in the same way"
+    return "unnest" not in text
+
+
+def test_few_rows_of_a_single_workflow_are_given_value_by_value() -> None:
+    made = _one_step(3)
+    [group] = group_changes(made, changes_tables_once=False)
+    whole = statement(group, made, FENCE, FewRows())
+    assert whole.parameters == ["node", 1, 1, *range(14), "r", 0, "r", 1, "r", 2, 1]
     assert "unnest" not in whole.text
     assert whole.text.count("(VALUES ($") == 2
 
 
-def test_many_rows_are_given_as_columns_whosever_they_are() -> None:
-    made = round_with([], workflows=1)
-    made.runs_advanced, made.events = [list(range(14))], [("r", number) for number in range(1, 6)]
-    [group] = group_changes(made, changes_tables_once=False)
-    alone = statement(group, made)
-    assert alone.parameters == [*range(14), ("r",) * 5, (1, 2, 3, 4, 5), 1]
-    assert alone.text.count("unnest(") == 1
+def test_rows_of_several_workflows_and_many_rows_are_given_as_columns() -> None:
+    few = FewRows()
+    assert not _is_value_by_value(_one_step(3, workflows=2), few)
+    assert not _is_value_by_value(_one_step(5), few)
+    fan_out = _one_step(3)
+    fan_out.timers_removed = [("r", "a"), ("r", "b")]
+    assert not _is_value_by_value(fan_out, few)
+
+
+def test_only_the_first_kinds_of_batches_have_texts_of_their_own() -> None:
+    few = FewRows(kinds_max=2)
+    assert [_is_value_by_value(_one_step(events), few) for events in (1, 2, 3, 1, 2)] == [True, True, False, True, True]
 
 
 def test_what_a_deleted_run_has_done_is_not_written() -> None:

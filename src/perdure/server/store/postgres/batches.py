@@ -13,7 +13,7 @@ import asyncpg
 
 from perdure.server.store.interface import Fenced, ShardMove, StaleVersion
 from perdure.server.store.postgres import members
-from perdure.server.store.postgres.statements import FENCE, Change, Statement, group_changes, statement
+from perdure.server.store.postgres.statements import FENCE, Change, FewRows, Statement, group_changes, statement
 from perdure.server.store.postgres.transactions import in_one_statement, in_transaction
 from perdure.server.store.rounds import Fence, Round
 from perdure.server.store.settings import PostgresSettings
@@ -33,6 +33,7 @@ async def write_batch(
     moves: Sequence[ShardMove],
     dialect: PostgresDialect,
     settings: PostgresSettings,
+    few: FewRows,
 ) -> None:
     """Write all rounds, then give shards away, in one transaction.
 
@@ -40,7 +41,7 @@ async def write_batch(
     """
     parts = parts_of(rounds, dialect)
     if len(parts) == 1 and not moves:
-        whole = statement(*parts[0], fence)
+        whole = statement(*parts[0], fence, few)
         if not await in_one_statement(connection, lambda: execute(connection, whole), settings):
             raise _fenced(fence)
         return

@@ -5,7 +5,7 @@ waits for what it must not come before by reading how much that has done: for th
 it is refused and locks the row of the node before any other, and for an earlier change of the same table.
 
 Texts are made once for each set of changes that occurs together; the driver prepares each once per connection. Where
-few workflows are at work a batch holds one: what such a batch writes has texts for its numbers of rows.
+few workflows are at work a batch holds one: the commonest of these have texts of their own for their numbers of rows.
 """
 
 # ruff: noqa: S608 - made of texts that are written in this package.
@@ -84,8 +84,6 @@ Runs give their place as the current one up before others take it, so that its u
 """
 
 
-_FEW_ROWS: Final = 4
-"""Up to so many rows of a list of a single workflow are given value by value."""
 _lists_of: Final = attrgetter(*(change.rows for change in CHANGES))
 
 
@@ -124,53 +122,79 @@ def _grouped(are_there: tuple[bool, ...], changes_tables_once: bool) -> Sequence
     return tuple(map(tuple, found))
 
 
-def statement(changes: tuple[Change, ...], rows: Round, fence: Fence | None = None) -> Statement:
-    """Return changes of a round as one statement, behind the fence where one is given.
+class FewRows:
+    """Which batches of a single workflow are written value by value: the first kinds of them that occur.
+
+    Not all, for each kind is a text, and what a session prepares of it takes a third of a megabyte: workflows that do
+    many things at once would fill the database's memory with texts that it hardly uses again.
+    """
+
+    _EVENTS_MAX: Final = 4
+
+    def __init__(self, kinds_max: int = 48) -> None:
+        self._kinds_max = kinds_max
+        self._kinds: set[tuple[tuple[Change, ...], tuple[int, ...]]] = set()
+
+    def admit(self, changes: tuple[Change, ...], rows: Round, counts: tuple[int, ...]) -> bool:
+        """Return whether changes with so many rows each have a text of their own."""
+        if len(rows.keys) != 1 or len(rows.events) > self._EVENTS_MAX:
+            return False
+        if any(count > 1 and change.rows != "events" for change, count in zip(changes, counts, strict=True)):
+            return False
+        kind = (changes, counts)
+        if kind not in self._kinds and len(self._kinds) < self._kinds_max:
+            self._kinds.add(kind)
+        return kind in self._kinds
+
+
+def statement(
+    changes: tuple[Change, ...], rows: Round, fence: Fence | None = None, few: FewRows | None = None
+) -> Statement:
+    """Return changes of a round as one statement.
 
     It fails with a division by zero where a run is not stored in the expected version.
+
+    Args:
+        changes: What is done with which lists of the round.
+        rows: The round.
+        fence: What the statement begins with, if it does.
+        few: What is written value by value; without it nothing is.
     """
+    given: list[Sequence[Row]] = [change.bulk.that_count(getattr(rows, change.rows)) for change in changes]
+    counts = tuple(map(len, given))
     parameters: list[object] = [] if fence is None else [*fence]
-    few_max = _FEW_ROWS if len(rows.keys) == 1 else 0
-    expected = 0
-    few: list[int | None] = []
-    for change in changes:
-        given: Sequence[Row] = change.bulk.that_count(getattr(rows, change.rows))
-        if len(given) <= few_max:
-            few.append(len(given))
-            parameters += chain.from_iterable(given)
-        else:
-            few.append(None)
-            parameters += columns_of(given)
-        if change.is_counted:
-            expected += len(given)
+    is_few = few is not None and few.admit(changes, rows, counts)
+    for each in given:
+        parameters += chain.from_iterable(each) if is_few else columns_of(each)
+    expected = sum(count for change, count in zip(changes, counts, strict=True) if change.is_counted)
     if expected:
         parameters.append(expected)
-    return Statement(_text(changes, tuple(few), fence is not None), parameters)
+    return Statement(_text(changes, counts if is_few else None, fence is not None), parameters)
 
 
 @cache
-def _text(changes: tuple[Change, ...], few: tuple[int | None, ...], is_fenced: bool) -> str:
-    """Return the text for changes of so many rows each, None for any number."""
+def _text(changes: tuple[Change, ...], counts: tuple[int, ...] | None, is_fenced: bool) -> str:
+    """Return the text for changes of so many rows each; of any number, where none is given."""
     parts = [f"fence AS ({FENCE} RETURNING 1)"] if is_fenced else []
     passed = ["EXISTS (SELECT 1 FROM fence)"] if is_fenced else []
     parameter = len(Fence._fields) + 1 if is_fenced else 1
     last_of_table: dict[str, str] = {}
-    counts = []
-    for number, (change, count) in enumerate(zip(changes, few, strict=True)):
+    counted = []
+    for number, change in enumerate(changes):
         bulk, name = change.bulk, f"change_{number}"
         before = last_of_table.get(bulk.table.name)
         waits = [] if before is None else [f"{_count(before)} >= 0"]
-        make = bulk.of_many if count is None else partial(bulk.of_few, count)
+        make = bulk.of_many if counts is None else partial(bulk.of_few, counts[number])
         text = make(first_parameter=parameter, guard=" AND ".join(passed + waits) or ALWAYS)
         # What is returned nobody reads of most, but CockroachDB takes no part of a WITH that returns nothing.
         parts.append(f"{name} AS ({text} RETURNING 1)")
-        parameter += bulk.width * (count or 1)
+        parameter += bulk.width * (1 if counts is None else counts[number])
         last_of_table[bulk.table.name] = name
         if change.is_counted:
-            counts.append(_count(name))
-    are_all_there = f"CASE WHEN {' + '.join(counts)} = ${parameter}::bigint THEN 1 ELSE 0 END"
+            counted.append(_count(name))
+    are_all_there = f"CASE WHEN {' + '.join(counted)} = ${parameter}::bigint THEN 1 ELSE 0 END"
     # What PostgreSQL's `div` returns takes the driver long to read, and CockroachDB's `/` is no division of integers.
-    result = f"div(1, {are_all_there})::bigint" if counts else "1"
+    result = f"div(1, {are_all_there})::bigint" if counted else "1"
     return f"WITH {', '.join(parts)} SELECT {result} AS done{' FROM fence' if is_fenced else ''}"
 
 

@@ -49,6 +49,7 @@ from perdure.server.store.postgres.connections import (
 )
 from perdure.server.store.postgres.dialect import POSTGRES, PostgresDialect
 from perdure.server.store.postgres.migrations import migrate
+from perdure.server.store.postgres.statements import FewRows
 from perdure.server.store.postgres.transactions import in_transaction
 from perdure.server.store.rounds import Fence, gather
 from perdure.server.store.settings import PostgresSettings
@@ -87,6 +88,7 @@ class PostgresStore:
         """The node and the session we joined as."""
         self._shown = queries.ALL_SHARDS
         self._writer = Writer(url, settings, dialect)
+        self._few = FewRows()
         self._keeper: Writer | None = None
         reading, listing = reading_session(settings, dialect), listing_session(settings, dialect)
         self._reader = Readers(url, settings, dialect, reading, settings.read_connections)
@@ -138,7 +140,9 @@ class PostgresStore:
         rounds, moves = gather(batch.writes), list(batch.moves)
         try:
             await self._writer.run(
-                lambda connection: batches.write_batch(connection, fence, rounds, moves, self._dialect, self._settings)
+                lambda connection: batches.write_batch(
+                    connection, fence, rounds, moves, self._dialect, self._settings, self._few
+                )
             )
         except (StoreUnavailable, CommitUnknown):
             self._has_failed_to_write = True

@@ -127,5 +127,12 @@ async def _to_its_end(connection: Connection, question: Awaitable[T], limit_seco
     except asyncio.CancelledError:
         connection.terminate()
         raise
+    except FAILURES:
+        raise
+    except Exception as error:
+        if connection.is_closed():
+            # Ended between two of its steps, the driver stumbles over what is not there any more.
+            raise ConnectionError("The connection ended in the middle of a question.") from error
+        raise
     finally:
         limit.cancel()
