@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from perdure.server.core.errors import Unavailable
 from perdure.server.core.shards import shard_of
-from perdure.server.engine.cluster.frames import PROTOCOL, BadFrame, FrameReader, Hello, Proof, encode_frame
+from perdure.server.engine.cluster.frames import PROTOCOL, BadFrame, Cast, FrameReader, Hello, Proof, encode_frame
 from perdure.server.engine.cluster.greeting import GREETING_BYTES_MAX, Greeter, Refused
 from perdure.server.engine.cluster.links import Dialer
+from perdure.server.engine.cluster.queues import POLLS, Announcement, Queue
 from perdure.server.engine.cluster.services import Asked
 from perdure.server.engine.cluster.stream import ByteStream
+from perdure.server.engine.matching import QueueKey, QueueKind
 from tests.server.engine.cluster.network import Network, WaitingStream
 from tests.server.engine.cluster.nodes import town
 from tests.server.engine.node import key_of
@@ -64,6 +67,32 @@ async def test_of_streams_that_come_at_once_the_last_is_the_link() -> None:
         assert link._stream is streams[-1]
         assert not link._is_down
         assert [task.done() for task in running] == [True, True, True, False]
+
+
+class Telling(Open):
+    """A stream that stays, and says something as soon as somebody listens."""
+
+    async def carry(self, take: Callable[[bytes], None]) -> None:
+        for piece in self._pieces:
+            take(piece)
+        await super().carry(take)
+
+
+@in_virtual_time
+async def test_what_a_peer_says_first_on_a_new_link_is_not_forgotten_with_the_old_one() -> None:
+    """The peer has noticed before this node that the old link is broken, and says once what is polled there."""
+    async with town("a", "b") as nodes:
+        links, queues = nodes.nodes["a"].cluster.links, nodes.nodes["a"].cluster.queues
+        [old] = links.peers()
+        polls = Announcement(Queue("n", "q", int(QueueKind.WORKFLOW)), is_polled=True)
+        stream = Telling(encode_frame(Cast(POLLS, msgspec.msgpack.encode(polls))))
+        running = asyncio.create_task(links._run("b", stream, FrameReader()))
+        await settle()
+        [link] = links.peers()
+        assert link is not old
+        assert queues.polls(QueueKey("n", "q", QueueKind.WORKFLOW))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @in_virtual_time

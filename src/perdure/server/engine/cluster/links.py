@@ -192,17 +192,10 @@ class Links:
 
     async def _run(self, peer: str, stream: ByteStream, reader: FrameReader) -> None:
         link = Link(peer, stream, self._services, self._settings)
-        running = asyncio.create_task(link.run(reader), name=f"link with {peer}")
         previous = self._running.get(peer)
+        running = asyncio.create_task(self._follow(previous, link, reader), name=f"link with {peer}")
         self._running[peer] = running
         try:
-            if previous is not None:
-                previous.cancel()
-                await asyncio.gather(previous, return_exceptions=True)
-            if self._running.get(peer) is running:
-                # Else a further stream has come meanwhile: a node that was paused takes in all that were tried.
-                self._up[peer] = link
-                self._watcher.linked(link)
             await asyncio.wait({running})
         finally:
             running.cancel()
@@ -212,6 +205,20 @@ class Links:
             if self._up.get(peer) is link:
                 del self._up[peer]
                 self._watcher.unlinked(peer)
+
+    async def _follow(self, previous: asyncio.Task[None] | None, link: Link, reader: FrameReader) -> None:
+        """Have a link take the place of the last one with its peer, and then carry frames.
+
+        Not before: what the peer says first, such as what is polled there, is said once, and would be forgotten with
+        all that was heard over the last link. A further stream that comes meanwhile, as when a node that was paused
+        takes in all that were tried, ends this one.
+        """
+        if previous is not None:
+            previous.cancel()
+            await asyncio.gather(previous, return_exceptions=True)
+        self._up[link.peer] = link
+        self._watcher.linked(link)
+        await link.run(reader)
 
 
 class _Seldom:
