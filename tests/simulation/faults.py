@@ -19,7 +19,8 @@ from perdure.server.store.interface import (
     Claim,
     CommitUnknown,
     DueAlarm,
-    OutboxHead,
+    MessagePosition,
+    OutboxPage,
     PairState,
     ReadyTask,
     StoredEvent,
@@ -250,8 +251,8 @@ class FaultyStore(MemoryStore):
         await self._reads.reading()
         return await super().due_alarms(before, limit)
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
-        head = await super().read_outbox(max_messages, max_bytes)
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
+        head = await super().read_outbox(max_messages, max_bytes, after)
         await self._reads.reading()
         return head
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from perdure.server.core.errors import Unavailable
+import pytest
+
+from perdure.server.core.errors import DataLoss, Unavailable
 from perdure.server.core.inputs import Acknowledge, Deliver, Input
 from perdure.server.core.messages import Answer, Message, Outcome, SignalMessage, outbox_record
 from perdure.server.core.records import OutboxRecord, WorkflowKey
@@ -14,7 +16,7 @@ from perdure.server.engine.cluster.ownership import SoleOwner
 from perdure.server.engine.deliveries import Deliveries
 from perdure.server.engine.outbox import Outbox, Pair
 from perdure.server.engine.settings import EngineSettings
-from perdure.server.store.interface import OutboxHead, PairState
+from perdure.server.store.interface import MessagePosition, OutboxPage, PairState
 from perdure.server.store.memory import MemoryStore
 from tests.server.engine.node import Gate, NamespaceIds, unavailable
 from tests.virtual_time import in_virtual_time, settle
@@ -33,12 +35,12 @@ class Table(MemoryStore):
         self.gate = Gate()
         self.reads = 0
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
         self.reads += 1
-        records = [outbox_record(message) for _, message in sorted(self.messages.items())]
+        records = [outbox_record(message) for name, message in sorted(self.messages.items()) if name > (after or ("",))]
         records += self.unreadable
         await self.gate.passed()
-        return OutboxHead(records[:max_messages], len(records) <= max_messages)
+        return OutboxPage(records[:max_messages], len(records) <= max_messages)
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         self.inbox.append(sender_run_id)
@@ -48,17 +50,20 @@ class Table(MemoryStore):
 class Post:
     """An outbox on such a table, and what it delivered. A message leaves the table with its acknowledgement."""
 
-    def __init__(self, *, room: int = 100, at_once: int = 100) -> None:
+    def __init__(self, *, room: int = 100, at_once: int = 100, room_bytes: int = 1_000_000) -> None:
         self.table = Table()
         self.delivered: list[tuple[str, int]] = []
         self.answers: list[Outcome] = []
         self.errors: list[Exception] = []
+        self.broken: dict[str, Exception] = {}
+        """What the delivery to a receiver fails with, by its workflow id."""
         self.delivering = Gate()
         self.acknowledging = Gate()
         self.namespaces = NamespaceIds("n")
         self.under_way = 0
+        self.tried = 0
         self.most_under_way = 0
-        settings = EngineSettings(outbox_messages=room, messages_at_once=at_once)
+        settings = EngineSettings(outbox_messages=room, messages_at_once=at_once, outbox_bytes=room_bytes)
         deliveries = Deliveries(self.table, self._submit, Background(), SoleOwner(), None, self.namespaces)
         self.outbox = Outbox(self.table, settings, self._submit, deliveries.deliver, SoleOwner())
 
@@ -69,27 +74,30 @@ class Post:
             self.table.messages.pop((given.message.sender_run_id, given.message.number), None)
             return None
         assert isinstance(given, Deliver)
+        self.tried += 1
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
             await self.delivering.passed()
             if self.errors:
                 raise self.errors.pop(0)
+            if key.workflow_id in self.broken:
+                raise self.broken[key.workflow_id]
         finally:
             self.under_way -= 1
         self.delivered.append((given.message.sender_run_id, given.message.number))
         return Answer(Outcome.DONE)
 
-    def store(self, run_id: str = "r", number: int = 1, receiver: str = "other") -> Message:
+    def store(self, run_id: str = "r", number: int = 1, receiver: str = "other", size: int = 0) -> Message:
         """Put a message into the table only, as an earlier life did."""
-        body = SignalMessage(5, b"", "")
+        body = SignalMessage(5, bytes(size), "")
         message = Message(SENDER, run_id, WorkflowKey("n", receiver), number, 0, body)
         self.table.messages[run_id, number] = message
         return message
 
-    def commit(self, run_id: str = "r", number: int = 1, receiver: str = "other") -> Message:
+    def commit(self, run_id: str = "r", number: int = 1, receiver: str = "other", size: int = 0) -> Message:
         """Do what a commit does: the row, then the effect."""
-        message = self.store(run_id, number, receiver)
+        message = self.store(run_id, number, receiver, size)
         self.outbox.sent(message)
         return message
 
@@ -411,3 +419,111 @@ async def test_what_came_during_a_read_is_forgotten_with_its_shard() -> None:
     await settle()
     assert post.delivered == [("r", 1)]
     assert post.table.inbox == ["r"]
+
+
+# --- what cannot be delivered for long --------------------------------------------------------------------------------
+
+LASTING = DataLoss("the receiver cannot be read back")
+PASSING = Unavailable("its node is away")
+
+
+@pytest.mark.parametrize("failure", [LASTING, PASSING], ids=["lasting", "passing"])
+def test_more_than_there_is_room_for_that_cannot_be_delivered_hold_up_nobody_else(failure: Exception) -> None:
+    @in_virtual_time
+    async def test() -> None:
+        post = Post(room=10)
+        post.broken["broken"] = failure
+        await post.outbox.start()
+        await settle()
+        for number in range(25):
+            post.commit(f"a{number:02}", 1, "broken")
+        await asyncio.sleep(600)
+        for number in range(5):
+            post.commit(f"b{number}", 1, "healthy")
+            post.commit(f"A{number}", 1, "healthy")
+        await asyncio.sleep(120)
+        assert len(post.delivered) == 10
+        post.broken.clear()
+        await asyncio.sleep(180)
+        assert len(post.delivered) == 35
+        assert post.table.messages == {}
+
+    test()
+
+
+@in_virtual_time
+async def test_large_messages_that_cannot_be_delivered_hold_up_nobody_else() -> None:
+    post = Post(room_bytes=10_000)
+    post.broken["broken"] = LASTING
+    await post.outbox.start()
+    await settle()
+    for number in range(17):
+        post.commit(f"a{number:02}", 1, "broken", size=2_000)
+    await asyncio.sleep(600)
+    post.commit("b", 1, "healthy")
+    await asyncio.sleep(120)
+    assert post.delivered == [("b", 1)]
+
+
+@in_virtual_time
+async def test_what_waits_in_memory_is_bounded_in_bytes() -> None:
+    post = Post(room_bytes=10_000)
+    await post.outbox.start()
+    await settle()
+    post.delivering.shut()
+    for number in range(1, 21):
+        post.commit("r", number, size=2_000)
+    await settle()
+    assert len(post.outbox) == 5
+    post.delivering.open()
+    await settle()
+    assert post.delivered == [("r", number) for number in range(1, 21)]
+
+
+@in_virtual_time
+async def test_what_is_sent_behind_a_message_that_was_set_aside_does_not_overtake_it() -> None:
+    post = Post()
+    post.broken["other"] = LASTING
+    await post.outbox.start()
+    await settle()
+    post.commit("r", 1)
+    await asyncio.sleep(10)
+    assert len(post.outbox) == 0
+    del post.broken["other"]
+    post.commit("r", 2)
+    post.commit("r", 3, receiver="third")
+    await settle()
+    assert post.delivered == [("r", 3)]
+    await asyncio.sleep(61)
+    assert post.delivered == [("r", 3), ("r", 1), ("r", 2)]
+
+
+@in_virtual_time
+async def test_a_pair_comes_back_whole_however_many_pages_it_lies_on() -> None:
+    """Its time may come between two pages of a round."""
+    post = Post(room=4)
+    post.broken["other"] = LASTING
+    await post.outbox.start()
+    await settle()
+    for number in range(1, 13):
+        post.commit("r", number)
+    await asyncio.sleep(10)
+    del post.broken["other"]
+    for _ in range(60):
+        await asyncio.sleep(2)
+        post.outbox.look_again()
+    assert post.delivered == [("r", number) for number in range(1, 13)]
+
+
+@in_virtual_time
+async def test_what_is_set_aside_is_tried_about_once_a_minute_and_read_no_more_often() -> None:
+    post = Post(room=4)
+    post.broken["other"] = LASTING
+    await post.outbox.start()
+    for number in range(40):
+        post.store(f"r{number:02}", 1)
+    await asyncio.sleep(120)
+    reads, tried = post.table.reads, post.tried
+    await asyncio.sleep(600)
+    assert post.tried - tried <= 10 * 40
+    assert post.table.reads - reads <= 10 * 11

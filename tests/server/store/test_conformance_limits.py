@@ -83,8 +83,8 @@ async def test_rows_of_others_take_no_room(store: ClusterStore) -> None:
     store.limit_to(_shards("w3", "w4", "w5"))
     assert await _shown(store, limit=2) == [["w3", "w4"]] * 4
     head = await store.read_outbox(2, MANY)
-    assert not head.is_all
-    assert (await store.read_outbox(3, MANY)).is_all
+    assert not head.is_last
+    assert (await store.read_outbox(3, MANY)).is_last
 
 
 async def test_a_shard_stays_what_it_was_when_the_run_goes_on(store: ClusterStore, cluster: ClusterPlace) -> None:

@@ -13,7 +13,7 @@ from perdure.server.core.records import (
     StoredChild,
     StoredMessage,
 )
-from perdure.server.store.interface import BatchRejected, OutboxHead, PairState, Store
+from perdure.server.store.interface import BatchRejected, MessagePosition, OutboxPage, PairState, Store
 from tests.server.store import rows
 from tests.server.store.conftest import Place
 from tests.server.store.writing import Writer
@@ -62,7 +62,7 @@ async def inbox(store: Store, sender_run_id: str, workflow_id: str = "other") ->
 
 
 async def test_an_empty_outbox_has_no_head(store: Store) -> None:
-    assert await store.read_outbox(10, MANY) == OutboxHead([], is_all=True)
+    assert await store.read_outbox(10, MANY) == OutboxPage([], is_last=True)
     assert await inbox(store, "r") is None
 
 
@@ -71,17 +71,28 @@ async def test_messages_come_in_the_order_of_runs_and_numbers(store: Store) -> N
     await writer.commit(sending(message("r2", 1), message("r1", 10), message("r1", 9)))
     head = await store.read_outbox(10, MANY)
     assert head.records == [message("r1", 9), message("r1", 10), message("r2", 1)]
-    assert head.is_all
+    assert head.is_last
 
 
 async def test_the_head_is_bounded_by_count_and_by_bytes(store: Store) -> None:
     writer = await Writer.claim(store)
     messages = [message("r", number, body=b"x" * 100) for number in range(1, 6)]
     await writer.commit(sending(*messages))
-    assert await store.read_outbox(2, MANY) == OutboxHead(messages[:2], is_all=False)
-    assert await store.read_outbox(10, 350) == OutboxHead(messages[:3], is_all=False)
-    assert await store.read_outbox(10, 1) == OutboxHead(messages[:1], is_all=False)
-    assert await store.read_outbox(5, MANY) == OutboxHead(messages, is_all=True)
+    assert await store.read_outbox(2, MANY) == OutboxPage(messages[:2], is_last=False)
+    assert await store.read_outbox(10, 350) == OutboxPage(messages[:3], is_last=False)
+    assert await store.read_outbox(10, 1) == OutboxPage(messages[:1], is_last=False)
+    assert await store.read_outbox(5, MANY) == OutboxPage(messages, is_last=True)
+
+
+async def test_the_outbox_is_paged_through(store: Store) -> None:
+    writer = await Writer.claim(store)
+    messages = [message(run_id, number) for run_id in ("r1", "r2") for number in (2, 9, 10)]
+    await writer.commit(sending(*messages))
+    first = await store.read_outbox(4, MANY)
+    assert first == OutboxPage(messages[:4], is_last=False)
+    assert await store.read_outbox(4, MANY, MessagePosition("r2", 2)) == OutboxPage(messages[4:], is_last=True)
+    assert await store.read_outbox(4, MANY, MessagePosition("r1", 3)) == OutboxPage(messages[1:5], is_last=False)
+    assert await store.read_outbox(4, MANY, MessagePosition("r2", 10)) == OutboxPage([], is_last=True)
 
 
 async def test_a_message_is_stored_once(store: Store) -> None:

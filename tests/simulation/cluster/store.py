@@ -25,7 +25,8 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
-    OutboxHead,
+    MessagePosition,
+    OutboxPage,
     PairState,
     ReadyTask,
     RunName,
@@ -297,8 +298,8 @@ class NodeStore:
     async def delete_history(self, run_id: str, limit: int) -> bool:
         return await self._ask(lambda db: db.delete_history(run_id, limit))
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
-        return await self._read(lambda db: db.read_outbox(max_messages, max_bytes))
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
+        return await self._read(lambda db: db.read_outbox(max_messages, max_bytes, after))
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         return await self._read(lambda db: db.read_pair(receiver, sender_run_id, number))

@@ -10,7 +10,7 @@ and a receiving id, in which messages are delivered in order. A body carries the
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -117,6 +117,21 @@ def kind_of(body: Body) -> str:
     kind = body.__struct_config__.tag
     assert isinstance(kind, str), "every body has a tag"
     return kind
+
+
+def size_of(body: Body) -> int:
+    """Return about how many bytes a body takes: those of the protocol's messages in it."""
+    match body:
+        case StartChildMessage():
+            return len(body.attributes) + len(body.user_metadata) + len(body.priority)
+        case SignalMessage() | CancelMessage():
+            return len(body.attributes)
+        case ChildClosedMessage():
+            return len(body.closing_event)
+        case ParentClosedMessage():
+            return 0
+        case _:
+            assert_never(body)
 
 
 def outbox_record(message: Message) -> OutboxRecord:

@@ -12,7 +12,7 @@ All times are integer nanoseconds since the Unix epoch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -125,11 +125,22 @@ class ClosedRun(NamedTuple):
     closed_at: int
 
 
-class OutboxHead(NamedTuple):
-    """The first messages of the outbox, and whether there are no others."""
+class MessagePosition(NamedTuple):
+    """Where the outbox is read on: behind this message, in ascending order."""
+
+    run_id: str
+    number: int
+
+
+BEFORE_ALL_MESSAGES: Final = MessagePosition("", 0)
+"""Messages of a run are counted from 1."""
+
+
+class OutboxPage(NamedTuple):
+    """Messages of the outbox that follow one another, and whether there are none behind them."""
 
     records: list[OutboxRecord]
-    is_all: bool
+    is_last: bool
 
 
 class PairState(NamedTuple):
@@ -308,11 +319,16 @@ class Store(Protocol):
 
     # --- messages ---------------------------------------------------------------------------------------------------
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
-        """Return the head of the outbox: messages that are not acknowledged, in the order of (run_id, number).
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
+        """Return messages that are not acknowledged, in the order of (run_id, number).
 
         Stops after `max_messages`, or before the sum of the bodies passes `max_bytes`; always returns at least one
         message where one exists.
+
+        Args:
+            max_messages: Most messages.
+            max_bytes: Most bytes of their bodies.
+            after: The message behind which the page begins; None for the first one.
         """
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:

@@ -52,7 +52,7 @@ from perdure.server.handlers.call import DirectCall
 from perdure.server.handlers.dispatch import Dispatcher
 from perdure.server.handlers.registry import methods
 from perdure.server.handlers.server import Server
-from perdure.server.store.interface import Batch, ClusterView, OutboxHead, PairState
+from perdure.server.store.interface import Batch, ClusterView, MessagePosition, OutboxPage, PairState
 from perdure.server.store.memory import MemoryDatabase
 from tests.server.engine.cluster.network import Network
 from tests.server.engine.node import (
@@ -127,8 +127,8 @@ class RemoteStore(Store):
         await self.reading_pairs.passed()
         return state
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
-        head = await super().read_outbox(max_messages, max_bytes)
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
+        head = await super().read_outbox(max_messages, max_bytes, after)
         await self.reading_outbox.passed()
         return head
 

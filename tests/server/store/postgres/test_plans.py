@@ -169,7 +169,7 @@ async def test_a_piece_of_a_history_is_found_by_its_key(writing: Recorder) -> No
         (["run_alarm", "run_pkey"], queries.DUE_ALARMS, (1, 1, b"")),
         (["run_ready_task"], queries.WORKFLOW_TASK_BACKLOG, ("n", "q", b"")),
         (["activity_ready"], queries.ACTIVITY_TASK_BACKLOG, ("n", "q", 1, b"")),
-        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9, b"")),
+        (["outbox_pkey"], queries.READ_OUTBOX, (9, 9, b"", "", 0)),
         (["inbox_pkey", "outbox_pkey"], queries.READ_PAIR, ("r", "n", "w", 1)),
         (["event_pkey"], queries.EVENTS_ASCENDING, ("r", 1, 9, 9, 9)),
         (["event_pkey"], queries.EVENTS_DESCENDING, ("r", 1, 9, 9, 9)),

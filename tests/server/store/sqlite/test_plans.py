@@ -110,7 +110,7 @@ def test_one_run_is_loaded_by_its_key(recorder: _Recorder) -> None:
         ("sqlite_autoindex_event_1", queries.EVENT_SIZES_ASCENDING, ("r", 1, 9, 9)),
         ("sqlite_autoindex_event_1", queries.EVENT_SIZES_DESCENDING, ("r", 1, 9, 9)),
         ("run_by_workflow", queries.LATEST_RUN_ID, ("n", "w")),
-        ("sqlite_autoindex_outbox_1", queries.READ_OUTBOX, ("r", 1)),
+        ("sqlite_autoindex_outbox_1", queries.READ_OUTBOX, ("", 0, "r", 1)),
         ("run_closed", deletions.CLOSED_RUNS, ("n", 1, "r", 9)),
         ("run_by_start", deletions.PAGE_RUNS, ("n", 1, "r", 9)),
         ("sqlite_autoindex_event_1", deletions.DELETE_EVENTS, ("r", 9)),
@@ -127,9 +127,9 @@ def test_an_index_serves_a_query_in_its_order(
 
 
 def test_the_outbox_is_measured_in_the_order_of_its_key(recorder: _Recorder) -> None:
-    recorder.execute(queries.OUTBOX_SIZES, (10,))
+    recorder.execute(queries.OUTBOX_SIZES, ("", 0, 10))
     [(_, plan)] = recorder.plans
-    assert "SCAN outbox USING INDEX sqlite_autoindex_outbox_1" in plan
+    assert "SEARCH outbox USING INDEX sqlite_autoindex_outbox_1" in plan
     assert "TEMP B-TREE" not in plan
 
 

@@ -37,7 +37,8 @@ from perdure.server.store.interface import (
     DueAlarm,
     Fenced,
     ListPosition,
-    OutboxHead,
+    MessagePosition,
+    OutboxPage,
     PairState,
     ReadyTask,
     RunName,
@@ -354,21 +355,21 @@ class MemoryStore:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
         """See `Store.read_outbox`."""
         outbox = [
             sent
-            for _, sent in sorted(self._tables().outbox.items())
-            if self._is_shown(sent.namespace_id, sent.workflow_id)
+            for name, sent in sorted(self._tables().outbox.items())
+            if self._is_shown(sent.namespace_id, sent.workflow_id) and (after is None or name > after)
         ]
-        head: list[OutboxRecord] = []
+        page: list[OutboxRecord] = []
         total = 0
         for sent in outbox[:max_messages]:
             total += len(sent.body)
-            if head and total > max_bytes:
+            if page and total > max_bytes:
                 break
-            head.append(sent)
-        return OutboxHead(head, len(head) == len(outbox))
+            page.append(sent)
+        return OutboxPage(page, len(page) == len(outbox))
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         """See `Store.read_pair`."""

@@ -26,7 +26,16 @@ from perdure.server.core.records import (
     WorkflowKey,
 )
 from perdure.server.core.shards import SHARDS
-from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, PairState, ReadyTask, StoredEvent
+from perdure.server.store.interface import (
+    BEFORE_ALL_MESSAGES,
+    Backlog,
+    DueAlarm,
+    MessagePosition,
+    OutboxPage,
+    PairState,
+    ReadyTask,
+    StoredEvent,
+)
 from perdure.server.store.schema import ACTIVITY, BUFFERED_EVENT, CHILD, INBOX, OUTBOX, RUN, TIMER, Table
 
 if TYPE_CHECKING:
@@ -239,7 +248,7 @@ async def due_alarms(reader: Reader, shards: bytes, before: int, limit: int) -> 
 READ_OUTBOX = (
     f"SELECT {_columns(OUTBOX, 'measured')}, measured.count FROM (SELECT head.*, count(*) OVER () AS count,"
     " row_number() OVER rising AS position, sum(length(head.body)) OVER rising AS total"
-    " FROM (SELECT * FROM outbox WHERE get_byte($3, shard::integer) = 1"
+    " FROM (SELECT * FROM outbox WHERE (run_id, number) > ($4, $5) AND get_byte($3, shard::integer) = 1"
     " ORDER BY run_id, number LIMIT $1::bigint + 1) AS head"
     " WINDOW rising AS (ORDER BY head.run_id, head.number ROWS UNBOUNDED PRECEDING)) AS measured"
     " WHERE measured.position = 1 OR (measured.total <= $2::bigint AND measured.position <= $1::bigint)"
@@ -252,10 +261,12 @@ READ_PAIR = (
 )
 
 
-async def read_outbox(reader: Reader, shards: bytes, max_messages: int, max_bytes: int) -> OutboxHead:
-    """See `Store.read_outbox`. One message more is looked at than is brought back, to tell whether that is all."""
-    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes, shards)
-    return OutboxHead([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
+async def read_outbox(
+    reader: Reader, shards: bytes, max_messages: int, max_bytes: int, after: MessagePosition | None
+) -> OutboxPage:
+    """See `Store.read_outbox`. One message more is looked at than is brought back, to tell whether that is the last."""
+    rows = await reader.fetch(READ_OUTBOX, max_messages, max_bytes, shards, *(after or BEFORE_ALL_MESSAGES))
+    return OutboxPage([OutboxRecord(*row[:-1]) for row in rows], not rows or len(rows) == rows[0]["count"])
 
 
 async def read_pair(reader: Reader, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:

@@ -30,7 +30,8 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
-    OutboxHead,
+    MessagePosition,
+    OutboxPage,
     PairState,
     ReadyTask,
     RunName,
@@ -295,9 +296,9 @@ class PostgresStore:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
         """See `Store.read_outbox`."""
-        return await queries.read_outbox(self._reader, self._shown, max_messages, max_bytes)
+        return await queries.read_outbox(self._reader, self._shown, max_messages, max_bytes, after)
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         """See `Store.read_pair`."""

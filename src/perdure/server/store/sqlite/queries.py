@@ -27,7 +27,16 @@ from perdure.server.core.records import (
     TimerRecord,
     WorkflowKey,
 )
-from perdure.server.store.interface import Backlog, DueAlarm, OutboxHead, PairState, ReadyTask, StoredEvent
+from perdure.server.store.interface import (
+    BEFORE_ALL_MESSAGES,
+    Backlog,
+    DueAlarm,
+    MessagePosition,
+    OutboxPage,
+    PairState,
+    ReadyTask,
+    StoredEvent,
+)
 from perdure.server.store.rounds import SqlValue
 from perdure.server.store.schema import ACTIVITY, CHILD, INBOX, OUTBOX, RUN, ColumnType, Table
 from perdure.server.store.sqlite.bulk import Bulk
@@ -310,11 +319,13 @@ def due_alarms(connection: sqlite3.Connection, before: int, limit: int) -> list[
 
 OUTBOX_SIZES = (
     "SELECT json_group_array(json_array(run_id, number, size))"
-    " FROM (SELECT run_id, number, length(body) AS size FROM outbox ORDER BY run_id, number LIMIT ?)"
+    " FROM (SELECT run_id, number, length(body) AS size FROM outbox WHERE (run_id, number) > (?, ?)"
+    " ORDER BY run_id, number LIMIT ?)"
 )
 READ_OUTBOX = (
     f"SELECT json_group_array(json_array({_columns(OUTBOX, 'head')}))"
-    " FROM (SELECT * FROM outbox WHERE (run_id, number) <= (?, ?) ORDER BY run_id, number) AS head"
+    " FROM (SELECT * FROM outbox WHERE (run_id, number) > (?, ?) AND (run_id, number) <= (?, ?)"
+    " ORDER BY run_id, number) AS head"
 )
 READ_PAIR = (
     f"SELECT json_array((SELECT json_array({_columns(INBOX, 'inbox')}) FROM inbox"
@@ -327,9 +338,12 @@ _outbox_sizes = msgspec.json.Decoder(list[tuple[str, int, int]])
 _pair_row = msgspec.json.Decoder(tuple[InboxRecord | None, int])
 
 
-def read_outbox(connection: sqlite3.Connection, max_messages: int, max_bytes: int) -> OutboxHead:
+def read_outbox(
+    connection: sqlite3.Connection, max_messages: int, max_bytes: int, after: MessagePosition | None
+) -> OutboxPage:
     """See `Store.read_outbox`. Measures first, so that no more is brought back than is asked for."""
-    sizes = _outbox_sizes.decode(_text(connection, OUTBOX_SIZES, (max_messages + 1,)))
+    begin = after or BEFORE_ALL_MESSAGES
+    sizes = _outbox_sizes.decode(_text(connection, OUTBOX_SIZES, (*begin, max_messages + 1)))
     count, total = 0, 0
     for _, _, size in sizes[:max_messages]:
         total += size
@@ -337,9 +351,9 @@ def read_outbox(connection: sqlite3.Connection, max_messages: int, max_bytes: in
             break
         count += 1
     if not count:
-        return OutboxHead([], is_all=True)
-    rows = _outbox_rows.decode(_text(connection, READ_OUTBOX, sizes[count - 1][:2]))
-    return OutboxHead([OutboxRecord(*row[:-1], bytes.fromhex(row[-1])) for row in rows], count == len(sizes))
+        return OutboxPage([], is_last=True)
+    rows = _outbox_rows.decode(_text(connection, READ_OUTBOX, (*begin, *sizes[count - 1][:2])))
+    return OutboxPage([OutboxRecord(*row[:-1], bytes.fromhex(row[-1])) for row in rows], count == len(sizes))
 
 
 def read_pair(connection: sqlite3.Connection, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:

@@ -29,7 +29,8 @@ from perdure.server.store.interface import (
     CountGroup,
     DueAlarm,
     ListPosition,
-    OutboxHead,
+    MessagePosition,
+    OutboxPage,
     PairState,
     ReadyTask,
     RunName,
@@ -229,9 +230,11 @@ class SqliteStore:
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    async def read_outbox(self, max_messages: int, max_bytes: int) -> OutboxHead:
+    async def read_outbox(self, max_messages: int, max_bytes: int, after: MessagePosition | None = None) -> OutboxPage:
         """See `Store.read_outbox`."""
-        return await self._reader.run(lambda connection: queries.read_outbox(connection, max_messages, max_bytes))
+        return await self._reader.run(
+            lambda connection: queries.read_outbox(connection, max_messages, max_bytes, after)
+        )
 
     async def read_pair(self, receiver: WorkflowKey, sender_run_id: str, number: int) -> PairState:
         """See `Store.read_pair`."""
