@@ -131,3 +131,14 @@ async def test_a_database_that_cannot_tell_the_fate_of_a_batch_does_not_hold_up_
         assert await elapsed(node.engine.stop()) < 1
         with pytest.raises(Unavailable):
             await start
+
+
+@in_virtual_time
+async def test_nor_does_it_where_a_timer_waits_for_that_batch() -> None:
+    async with running() as node:
+        await node.start_workflow()
+        await node.complete(await node.poll(), start_timer("t", 5))
+        node.faults.after_commit.errors.append(CommitUnknown("the connection broke"))
+        node.store.resolving.errors.extend(unavailable() for _ in range(1_000))
+        await asyncio.sleep(6)
+        assert await elapsed(node.engine.stop()) < 2

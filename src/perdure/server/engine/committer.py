@@ -42,6 +42,7 @@ _RESOLVE_PAUSE_SECONDS: Final = 0.2
 _LONGEST_RESOLVE_PAUSE_SECONDS: Final = 1.0
 _GATHERED_PER_WRITTEN: Final = 2
 """How much longer than it took to write a batch the next one gathers."""
+_STOPPING: Final = "the server is stopping"
 _REPLACED: Final = "this node has been replaced; connect to the one that is running"
 
 
@@ -107,6 +108,7 @@ class Committer:
         """What everybody is told once this node must not write any more."""
         self._silence: ServerError | None = None
         """What newcomers are told while the database does not tell the fate of a batch."""
+        self._is_to_stop = False
 
     def start(self, claim: Claim) -> None:
         """Begin to write as the node that holds this claim."""
@@ -114,9 +116,14 @@ class Committer:
         self._loop = asyncio.get_running_loop()
         self._task = run_for_ever(self._write_for_ever(), "committer")
 
+    def prepare_stop(self) -> None:
+        """Go on writing, but wait no more for a database that does not tell the fate of a batch: that may take long."""
+        self._is_to_stop = True
+
     async def stop(self) -> None:
         """Write what is collected, then end; what comes later is refused."""
-        self._refusal = self._refusal or Unavailable("the server is stopping")
+        self.prepare_stop()
+        self._refusal = self._refusal or Unavailable(_STOPPING)
         while self._collecting.entities or self._in_flight.entities:
             await self._wait_for_batch()
         if self._task is not None:
@@ -309,7 +316,8 @@ class Committer:
             try:
                 return await self._store.resolve()
             except (StoreUnavailable, CommitUnknown) as error:
-                if self.is_stopped:
+                if self.is_stopped or self._is_to_stop:
+                    self._refusal = self._refusal or Unavailable(_STOPPING)
                     raise
                 _logger.warning("the fate of a batch cannot be found out yet, asking again: %s", error)
                 self._silence = Unavailable(f"the change cannot be stored now, try again: {error}")
@@ -318,10 +326,12 @@ class Committer:
 
     async def _write_one_by_one(self, batch: _Batch, writes: list[EntityWrite], error: BatchRejected) -> None:
         """Find the entity whose rows the database refuses, by halves, and refuse only that one."""
+        if not writes:
+            raise error
         if len(writes) > 1:
             _logger.warning("a batch of %d entities was refused, looking for the culprit: %s", len(writes), error)
         culprits: dict[WorkflowKey, StoreError] = {}
-        await self._bisect(writes, culprits, error)
+        await self._bisect(batch, writes, culprits, error)
         self._in_flight = _Batch()
         for key, reason in culprits.items():
             _logger.error(
@@ -331,13 +341,11 @@ class Committer:
             )
             self.void(key, Unavailable("an earlier change of this workflow was refused by the database; try again"))
         for entry in batch.entries:
-            if entry.key in culprits:
-                _refuse(entry, _refusal_of(culprits[entry.key]))
+            _refuse(entry, _refusal_of(culprits[entry.key]))
         self._outcomes.drop(list(culprits))
-        self._release([entry for entry in batch.entries if entry.key not in culprits])
 
     async def _bisect(
-        self, writes: list[EntityWrite], culprits: dict[WorkflowKey, StoreError], error: BatchRejected
+        self, batch: _Batch, writes: list[EntityWrite], culprits: dict[WorkflowKey, StoreError], error: BatchRejected
     ) -> None:
         if len(writes) == 1:
             culprits[writes[0].key] = error
@@ -347,7 +355,17 @@ class Committer:
             try:
                 await self._commit(half, [])
             except BatchRejected as rejected:
-                await self._bisect(half, culprits, rejected)
+                await self._bisect(batch, half, culprits, rejected)
+            else:
+                # At once: should the rest fail, these are durable, and what they have to tell must be told.
+                self._release_part(batch, {write.key for write in half})
+
+    def _release_part(self, batch: _Batch, keys: set[WorkflowKey]) -> None:
+        entries = [entry for entry in batch.entries if entry.key in keys]
+        batch.entries = [entry for entry in batch.entries if entry.key not in keys]
+        for key in keys:
+            del batch.entities[key]
+        self._release(entries)
 
     def _release(self, entries: Sequence[_Entry]) -> None:
         for entry in entries:

@@ -191,6 +191,7 @@ class Engine:
 
         In a cluster the shards go to the other nodes first, and what waits here for them goes on there.
         """
+        self._committer.prepare_stop()
         if self.cluster is not None:
             await self.cluster.leave()
         await self.matcher.stop()
