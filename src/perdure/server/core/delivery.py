@@ -5,7 +5,8 @@ one, written with it. What was refused had none and is simply decided anew when 
 goes with that of the outbox, in the transaction in which the sender notes the answer: it could only come again from
 there. A message that is withdrawn is followed by another to the same id, with which its row goes.
 
-Nothing here may refuse by raising: that would be no answer, and the message would come again for ever.
+What is raised here is no answer: the message comes again. So nothing may be refused by raising but for what passes soon
+by itself.
 """
 
 from __future__ import annotations

@@ -178,7 +178,27 @@ def _check_rebuilt(run: Run, events: Sequence[HistoryEvent]) -> None:
     rebuilt = recorded(rebuild(run.key, run.run_id, [*events, *buffered]))
     for name, live in recorded(run).items():
         if live != rebuilt[name]:
-            raise _broken(run, f"{name}: memory has {live!r}, history says {rebuilt[name]!r}")
+            here, there = _what_differs(live, rebuilt[name])
+            raise _broken(run, f"{name}: memory has {here}, history says {there}")
+
+
+def _what_differs(live: object, said: object) -> tuple[str, str]:
+    """Return both sides in one line: of what goes by ids, only what is not the same, and the id where one side has it.
+
+    What a message of protobuf says of itself has many lines, and its id is what leads to it.
+    """
+    if not isinstance(live, dict) or not isinstance(said, dict):
+        return _in_one_line(live), _in_one_line(said)
+    both = [key for key in live if key in said and live[key] != said[key]]
+    here, there = (
+        [*(repr(key) for key in one if key not in other), *(f"{key!r}: {_in_one_line(one[key])}" for key in both)]
+        for one, other in ((live, said), (said, live))
+    )
+    return f"{{{', '.join(here)}}}", f"{{{', '.join(there)}}}"
+
+
+def _in_one_line(value: object) -> str:
+    return " ".join(repr(value).split())
 
 
 # --- the workflow task ------------------------------------------------------------------------------------------------
@@ -318,7 +338,7 @@ def stored_difference(run: Run, restored: Run) -> str:
         if name == "task":
             live, read = _storable_task(live), _storable_task(read)
         if live != read:
-            return f"{name}: {live!r} became {read!r}"
+            return f"{name}: {_in_one_line(live)} became {_in_one_line(read)}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import SignalExternalWorkflowExecutionFailedCause
 from temporalio.api.history.v1 import (
@@ -11,6 +12,7 @@ from temporalio.api.history.v1 import (
     WorkflowExecutionSignaledEventAttributes,
 )
 
+from perdure.server.core.errors import ResourceExhausted
 from perdure.server.core.messages import Answer, Outcome
 from tests.server.core.commands import complete_workflow, continue_as_new, payloads, signal_external, start_timer
 from tests.server.core.story import Story
@@ -159,3 +161,20 @@ def test_a_pending_signal_survives_a_crash() -> None:
     me.crash()
     town.deliver()
     assert me.names()[-2] == "ExternalWorkflowExecutionSignaled"
+
+
+def test_a_run_that_tries_to_close_takes_no_signal_until_it_is_decided() -> None:
+    """Else others could keep it from it for ever. The message is not answered, and comes again."""
+    town, me, other = two()
+    task = other.poll()
+    other.signal("too early for the end")
+    assert other.complete(task, complete_workflow()).refusal is not None
+    task = other.poll()
+    me.decide(signal_external())
+    [message] = town.outbox
+    with pytest.raises(ResourceExhausted, match="workflow is closing"):
+        town.carry(message)
+    other.complete(task, complete_workflow())
+    assert not other.run.is_open
+    assert [answer.outcome for answer in town.deliver()] == [Outcome.CLOSED]
+    assert failed_cause(me) == NOT_FOUND

@@ -1,7 +1,7 @@
 """Messages of other workflows to a run: signals, cancel requests, and the word of a parent that has closed.
 
-The same as a client's requests, with the sender named in the event. Whatever cannot be done is an answer: these
-functions never raise.
+The same as a client's requests, with the sender named in the event. Whatever cannot be done is an answer; only what
+passes soon by itself, a signal to a run that tries to close, is raised, and the message comes again.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def _signal(t: Transition, message: Message, body: SignalMessage) -> Answer:
         return Answer(Outcome.LIMIT_EXCEEDED)
     if attributes.child_workflow_only and not is_child_of(run, message):
         return Answer(Outcome.NOT_FOUND)
+    signal.require_no_closing(t)
     signaled = WorkflowExecutionSignaledEventAttributes(
         signal_name=attributes.signal_name,
         identity=closure.SERVER_IDENTITY,

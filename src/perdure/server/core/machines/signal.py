@@ -39,16 +39,25 @@ def require_room(t: Transition) -> None:
     if not has_room(t):
         limit = t.world.limits.signals_per_execution
         raise InvalidArgument(f"exceeded workflow execution limit for signal events ({limit})")
-    if t.run.close_attempted and t.run.task.is_started:
-        raise ResourceExhausted(
-            "workflow operation can not be applied because workflow is closing", detail=_BUSY_WORKFLOW
-        )
+    require_no_closing(t)
 
 
 def has_room(t: Transition) -> bool:
     """Return whether the run may take one more signal."""
     limit = t.world.limits.signals_per_execution
     return not limit or t.run.signal_count < limit
+
+
+def require_no_closing(t: Transition) -> None:
+    """Refuse a signal for now to a run that tries to close: one signal after the other could keep it from it for ever.
+
+    Raises:
+        ResourceExhausted: A task is at work that follows an attempt to close.
+    """
+    if t.run.close_attempted and t.run.task.is_started:
+        raise ResourceExhausted(
+            "workflow operation can not be applied because workflow is closing", detail=_BUSY_WORKFLOW
+        )
 
 
 def remember(t: Transition, request_id: str) -> None:
