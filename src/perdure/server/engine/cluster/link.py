@@ -174,9 +174,6 @@ class Link:
                 self._undo(waiting.late, future.result())
             return
         if self._is_down:
-            if waiting.future.done() and not waiting.future.cancelled():
-                # The link broke in the same turn: nobody else looks at how the call ended.
-                waiting.future.exception()
             return
         if waiting.late is not None:
             self._late[number] = waiting.late
