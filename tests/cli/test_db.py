@@ -90,7 +90,31 @@ def test_a_check_that_finds_something(orders: str) -> None:
     result = perdure("check", "--db", orders)
     assert result.exit_code == 1
     assert re.search(r"^run \S+ of workflow order-\d: cannot be.*\n    Restore a backup", result.output, re.MULTILINE)
-    assert result.output.endswith("14 runs checked: 1 problems.\n")
+    assert result.output.endswith("14 runs checked: 1 problem.\n")
+
+
+def test_a_database_that_has_lost_its_meta(orders: str, tmp_path: Path) -> None:
+    _execute(orders, "DELETE FROM meta")
+    for command in (("check", "--db", orders), ("copy", "--from", orders, "--to", str(tmp_path / "copy.db"))):
+        result = perdure(*command)
+        assert (result.exit_code, "is damaged: the table meta has no row cluster_id" in result.output) == (1, True)
+
+
+@pytest.mark.parametrize("db", ["mysql://x/y", "sqlite:///", "sqlite://orders.db", ""])
+def test_what_names_no_database_is_a_wrong_argument(db: str, orders: str) -> None:
+    """As it is to `perdure server`."""
+    for command in ("status", "migrate", "check"):
+        assert perdure(command, "--db", db).exit_code == 2
+    source, target = perdure("copy", "--from", db, "--to", orders), perdure("copy", "--from", orders, "--to", db)
+    assert (source.exit_code, "Invalid value for '--from'" in source.output) == (2, True)
+    assert (target.exit_code, "Invalid value for '--to'" in target.output) == (2, True)
+
+
+def test_columns_hold_the_longest_name(orders: str, tmp_path: Path) -> None:
+    status = perdure("status", "--db", orders).output
+    assert len({line.index(" rows") for line in status.splitlines() if re.search(r"\d rows", line)}) == 1
+    copied = perdure("copy", "--from", orders, "--to", str(tmp_path / "copy.db")).stdout
+    assert len({line.rindex("  ") for line in copied.splitlines() if re.search(r"[0-9a-f]{32}$", line)}) == 1
 
 
 def test_a_copy(orders: str, tmp_path: Path) -> None:
@@ -98,6 +122,9 @@ def test_a_copy(orders: str, tmp_path: Path) -> None:
     assert copied.exit_code == 0
     assert re.search(r"^run +14  [0-9a-f]{32}$", copied.stdout, re.MULTILINE)
     assert "copied event:" in copied.stderr
+    assert "copied namespace: 1 row\n" in copied.stderr
+    progress = copied.stderr.splitlines()
+    assert len(progress) == len(set(progress)), "nothing is said twice"
     assert copied.stdout.endswith("both databases hold the same.\n")
     assert perdure("check", "--db", str(tmp_path / "copy.db")).exit_code == 0
     same = perdure("copy", "--from", orders, "--to", f"sqlite:///{tmp_path}/../{tmp_path.name}/orders.db")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
-from perdure.server.settings import ServerSettings
+from perdure.server.settings import ServerSettings, SettingsError, is_postgres, sqlite_path
 
 if TYPE_CHECKING:
     from perdure.server.tools import Progress
@@ -27,7 +27,18 @@ _URLS: Final = (
     "sqlite:///file.db, a path, postgresql://user:password@host:port/database, or cockroachdb:// the same way"
 )
 
-_db_option = click.option("--db", default=ServerSettings().db, show_default=True, help=_URLS)
+
+def _named_database(context: click.Context, parameter: click.Parameter, db: str) -> str:
+    """Refuse what names no database as `perdure server` does, before anything is opened."""
+    try:
+        if not is_postgres(db):
+            sqlite_path(db)
+    except SettingsError as error:
+        raise click.BadParameter(str(error), context, parameter) from None
+    return db
+
+
+_db_option = click.option("--db", default=ServerSettings().db, show_default=True, callback=_named_database, help=_URLS)
 
 
 @click.group("db")
@@ -86,13 +97,16 @@ async def _check(db: str) -> int:
     async for problem in check(db, so_far):
         problems += 1
         click.echo(f"{problem.where}: {problem.what}\n    {problem.remedy}")
-    click.echo(f"{so_far.runs:,} runs checked: {f'{problems:,} problems' if problems else 'all is well'}.")
+    found = _counted(problems, "problem") if problems else "all is well"
+    click.echo(f"{_counted(so_far.runs, 'run')} checked: {found}.")
     return problems
 
 
 @db_commands.command("copy")
-@click.option("--from", "source", required=True, metavar="URL", help=f"Copy what: {_URLS}")
-@click.option("--to", "target", required=True, metavar="URL", help="Into which new, empty database.")
+@click.option("--from", "source", required=True, metavar="URL", callback=_named_database, help=f"Copy what: {_URLS}")
+@click.option(
+    "--to", "target", required=True, metavar="URL", callback=_named_database, help="Into which new, empty database."
+)
 def copy_command(source: str, target: str) -> None:
     """Copy a database into an empty one, of another kind if you like, and compare the two.
 
@@ -102,9 +116,11 @@ def copy_command(source: str, target: str) -> None:
 
     progress = _ProgressLine()
     copied = _run(copy(source, target, progress.show), interrupted="Interrupted; the same command goes on from here.")
+    width = _width([each.table for each in copied])
     for each in copied:
-        click.echo(f"{each.table:<16}{each.checksum.rows:>14,}  {each.checksum.digest}")
-    click.echo(f"Copied {sum(each.checksum.rows for each in copied):,} rows; both databases hold the same.")
+        click.echo(f"{each.table:<{width}}{each.checksum.rows:>14,}  {each.checksum.digest}")
+    rows = _counted(sum(each.checksum.rows for each in copied), "row")
+    click.echo(f"Copied {rows}; both databases hold the same.")
 
 
 class _ProgressLine:
@@ -112,12 +128,17 @@ class _ProgressLine:
 
     def __init__(self) -> None:
         self._next = time.monotonic()
+        self._last = ""
 
     def show(self, progress: Progress) -> None:
         if not progress.is_done and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 1
-        click.echo(f"{progress.step} {progress.table}: {progress.rows:,} rows", err=True)
+        line = f"{progress.step} {progress.table}: {_counted(progress.rows, 'row')}"
+        # That a table is done says nothing new where its last page was just shown.
+        if line != self._last:
+            click.echo(line, err=True)
+        self._last = line
 
 
 def _status_lines(found: Status) -> list[tuple[str, str]]:
@@ -135,11 +156,21 @@ def _status_lines(found: Status) -> list[tuple[str, str]]:
         ("written by" if first else "", f"{writer.node}: incarnation {writer.incarnation}, batch {writer.batch:,}")
         for first, writer in _marked(found.writers)
     ]
+    width = _width([name for name, _ in found.tables])
     for first, (name, size) in _marked(found.tables):
         rows = f"{'about ' if size.is_estimate else ''}{size.rows:,}"
         room = "" if size.size_bytes is None else _size(size.size_bytes)
-        lines.append(("tables" if first else "", f"{name:<16}{rows:>18} rows{room:>12}"))
+        lines.append(("tables" if first else "", f"{name:<{width}}{rows:>18} rows{room:>12}"))
     return lines
+
+
+def _width(names: Sequence[str]) -> int:
+    """Return the width of a column of names."""
+    return max(map(len, names), default=0) + 1
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _marked(items: Sequence[T]) -> list[tuple[bool, T]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from perdure.server.store.postgres import COCKROACH
 from perdure.server.store.postgres.tools import PostgresDatabase
 from perdure.server.store.schema import RUN as RUN_TABLE
 from perdure.server.store.schema import TABLES
-from perdure.server.store.tools.interface import Access, ToolError
+from perdure.server.store.tools.interface import Access, Row, ToolError
 from perdure.server.store.tools.problem import Problem
 from perdure.server.store.tools.schema_check import schema_problems
 from perdure.server.tools import check as checking
@@ -34,6 +35,15 @@ async def change(url: str, *statements: str) -> None:
     for statement in statements:
         await database.execute(statement)
     await database.close()
+
+
+async def rows_of(url: str, query: str) -> Sequence[Row]:
+    database = database_of(url)
+    await database.open(Access.READ)
+    try:
+        return await database.fetch(query)
+    finally:
+        await database.close()
 
 
 async def problems(url: str) -> list[Problem]:
@@ -288,6 +298,34 @@ async def test_a_damaged_file_is_found(tmp_path: Path) -> None:
     found = await problems(str(path))
     assert found and found[0].where == "the file"
     assert "backup" in found[0].remedy
+
+
+@pytest.mark.parametrize("name", ["cluster_id", "cluster_version"])
+async def test_a_row_of_meta_that_is_gone_is_found(name: str, empty_url: str) -> None:
+    """No server starts or stays on such a database."""
+    await fill(empty_url)
+    await change(empty_url, f"DELETE FROM meta WHERE name = '{name}'")
+    with pytest.raises(ToolError, match=f"is damaged: the table meta has no row {name}, .* from a backup"):
+        await problems(empty_url)
+
+
+async def test_meta_that_is_empty_is_found(empty_url: str) -> None:
+    await fill(empty_url)
+    await change(empty_url, "DELETE FROM meta")
+    with pytest.raises(ToolError, match="no row cluster_id and no row cluster_version"):
+        await problems(empty_url)
+
+
+async def test_what_is_wrong_with_a_run_is_said_in_one_line(empty_url: str) -> None:
+    """By ids, whatever the messages are like that it has of them."""
+    await fill(empty_url)
+    [initiated] = await rows_of(
+        empty_url,
+        f"SELECT initiated_event_id FROM child WHERE run_id = {run_id('parent')} AND child_workflow_id = 'late'",
+    )
+    await change(empty_url, "DELETE FROM child WHERE child_workflow_id = 'late'")
+    [problem] = await problems(empty_url)
+    assert problem.what.endswith(f"children: memory has {{}}, history says {{{initiated[0]!r}}}")
 
 
 async def test_what_cannot_be_checked_says_what_would_do(empty_url: str) -> None:

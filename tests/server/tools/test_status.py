@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from perdure.server.store.interface import StoreMismatch
@@ -15,7 +17,8 @@ from perdure.server.store.schema import SCHEMA_VERSION
 from perdure.server.store.sqlite import SqliteStore
 from perdure.server.store.tools.interface import Access, ToolError
 from perdure.server.store.tools.state import Standing
-from perdure.server.tools.commands import Migrated, migrate
+from perdure.server.tools.check import Checked
+from perdure.server.tools.commands import Migrated, check, copy, migrate
 from perdure.server.tools.status import status
 from tests.postgres_server import Databases
 from tests.server.store import versions
@@ -138,6 +141,20 @@ async def test_a_database_of_something_else_is_left_alone(empty_url: str) -> Non
         await migrate(empty_url)
 
 
+async def test_a_schema_may_have_a_name_that_needs_quotes(new_database: NewDatabase) -> None:
+    """For a server and for every tool."""
+    url, target = await new_database("postgres"), await new_database("sqlite")
+    await change(url, 'CREATE SCHEMA "odd ""schema"""')
+    odd = f"{url}?search_path=%22odd%20%22%22schema%22%22%22"
+    assert (await status(odd)).state.standing is Standing.EMPTY
+    assert await migrate(odd) == Migrated(None, SCHEMA_VERSION)
+    await fill(odd)
+    assert dict((await status(odd)).tables)["run"].rows == 14
+    assert [problem async for problem in check(odd, Checked())] == []
+    assert dict(await copy(odd, target, lambda progress: None))["run"].rows == 14
+    assert (await status(url)).state.standing is Standing.EMPTY, "the other schemas of the database are left alone"
+
+
 # --- servers that are told not to migrate -----------------------------------------------------------------------------
 
 
@@ -205,6 +222,29 @@ async def test_a_missing_database_is_said_clearly(databases: Databases) -> None:
         await status(url)
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "cockroachdb"])
+async def test_a_missing_schema_is_said_clearly(scheme: str, new_database: NewDatabase) -> None:
+    """It is not taken for an empty one: what would be made has no place."""
+    url = await new_database("postgres" if scheme == "postgresql" else "cockroach")
+    for command in (status, migrate):
+        with pytest.raises(ToolError, match="There is no schema to work in: make the one that the URL"):
+            await command(f"{url}?search_path=nowhere")
+
+
+async def test_another_kind_of_database_than_the_url_says_is_said_clearly(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the words of the server, by every tool and whatever it would have asked."""
+    url = databases.url.replace("postgresql://", "cockroachdb://", 1)
+    for command in (status, migrate):
+        with pytest.raises(ToolError, match="This is not CockroachDB: write postgresql:// instead"):
+            await command(url)
+    monkeypatch.setattr(asyncpg.Connection, "get_settings", lambda connection: SimpleNamespace(crdb_version="v24.3.1"))
+    for command in (status, migrate):
+        with pytest.raises(ToolError, match="This is CockroachDB: write cockroachdb:// instead"):
+            await command(databases.url)
+
+
 async def test_a_missing_right_is_said_clearly(databases: Databases) -> None:
     """By the role that may connect and nothing more."""
     url = await databases.create_empty()
@@ -214,8 +254,9 @@ async def test_a_missing_right_is_said_clearly(databases: Databases) -> None:
     guest = parts._replace(netloc=f"{role}@{parts.hostname}:{parts.port}").geturl()
     try:
         await change(url, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-        with pytest.raises(ToolError, match="The role lacks a right: permission denied for schema public"):
+        with pytest.raises(ToolError, match="The role lacks a right: permission denied for schema public") as refused:
             await migrate(guest)
+        assert "the owner: of a schema USAGE and CREATE" in str(refused.value)
         await migrate(url)
         with pytest.raises(ToolError, match="The role lacks a right: permission denied for table meta"):
             await status(guest)

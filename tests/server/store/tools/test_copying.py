@@ -237,6 +237,37 @@ async def test_of_two_calls_at_once_the_later_one_goes_on(new_database: NewDatab
     assert await all_rows(target) == await all_rows(source)
 
 
+class Overtaken(PostgresDatabase):
+    """One that another call marks after this one has found it empty."""
+
+    async def migrate(self) -> None:
+        await super().migrate()
+        await self.overtake(cut_database(self.shown, 0))
+
+    async def overtake(self, other: Database) -> None:
+        assert self.source is not None
+        async with opened(other, Access.COPY_INTO):
+            with pytest.raises(PowerCut):
+                await begin_and_copy(self.source, other, ignore)
+
+    source: Database | None = None
+
+
+@pytest.mark.parametrize("kind", ["postgres", "cockroach"])
+async def test_of_two_calls_that_begin_at_once_the_later_one_is_told_of_the_other(
+    kind: str, new_database: NewDatabase
+) -> None:
+    source, target = await new_database("sqlite"), await new_database(kind)
+    await fill(source)
+    late = Overtaken(target, target, SMALL_PAGES, dialect_of(target))
+    async with opened(database_of(source), Access.COPY_FROM) as one, opened(late, Access.COPY_INTO):
+        late.source = one
+        with pytest.raises(ToolError, match=r"Another call is copying into .* nothing was copied by this one"):
+            await begin_and_copy(one, late, ignore)
+    await copied(source, target)
+    assert await all_rows(target) == await all_rows(source)
+
+
 async def _failing(plan: Plan, target: str) -> PostgresDatabase:
     """Return a database that has the schema, and fails as planned from now on."""
     async with opened(database_of(target), Access.MIGRATE) as database:
@@ -265,7 +296,7 @@ async def test_a_copy_whose_commits_are_unknown_gets_there(start: int, new_datab
             await copied(source, failing)
         except (StoreError, ToolError) as error:
             ends += 1
-            if "complete copy of it" in str(error):
+            if "holds an earlier or complete copy" in str(error):
                 break
         else:
             break
@@ -361,8 +392,20 @@ async def test_a_complete_copy_is_not_made_twice(new_database: NewDatabase) -> N
     source, target = await new_database("sqlite"), await new_database("sqlite")
     await fill(source)
     await copied(source, target)
-    with pytest.raises(ToolError, match="complete copy of it"):
+    with pytest.raises(ToolError, match="holds an earlier or complete copy of it: nothing was copied"):
         await copied(source, target)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_an_earlier_copy_is_not_called_a_complete_one(kind: str, new_database: NewDatabase) -> None:
+    """Who believed that would lose what the source has done since."""
+    source, target = await new_database(kind), await new_database("sqlite")
+    await fill(source)
+    await copied(source, target)
+    await serve_for_a_moment(source)
+    with pytest.raises(ToolError, match=r"an earlier or .* nothing was copied.* give an empty target") as refused:
+        await copied(source, target)
+    assert "nothing to do" not in str(refused.value)
 
 
 async def test_half_a_copy_is_no_source(new_database: NewDatabase) -> None:

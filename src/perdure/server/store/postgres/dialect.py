@@ -31,9 +31,9 @@ TYPE_NAMES: Mapping[ColumnType, str] = {
 }
 
 _TABLE_NAMES = (
-    "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p')"
-    " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid"
-    " AND deptype = 'e')"
+    "SELECT relname FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace"
+    " AND relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
+    " AND objid = pg_class.oid AND deptype = 'e')"
 )
 
 _PROVE_ROOM = """DO $$ BEGIN

@@ -32,7 +32,7 @@ class ToolQueries(NamedTuple):
 
 
 _OURS = (
-    "pg_class.relnamespace = current_schema()::regnamespace AND pg_class.relkind IN ('r', 'p')"
+    "pg_class.relnamespace = quote_ident(current_schema())::regnamespace AND pg_class.relkind IN ('r', 'p')"
     " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid"
     " AND deptype = 'e')"
 )
@@ -57,7 +57,10 @@ POSTGRES_TOOLS: Final = ToolQueries(
         "SELECT pg_class.relname::text, tgname::text FROM pg_class JOIN pg_trigger ON tgrelid = pg_class.oid"
         f" WHERE NOT tgisinternal AND {_OURS} ORDER BY tgname"
     ),
-    views="SELECT relname::text FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'v'",
+    views=(
+        "SELECT relname::text FROM pg_class"
+        " WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind = 'v'"
+    ),
     size="SELECT pg_total_relation_size(oid), reltuples::bigint FROM pg_class WHERE oid = to_regclass(?)",
     total_bytes="SELECT pg_database_size(current_database())",
     # Every role may see these.

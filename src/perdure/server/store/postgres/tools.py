@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from perdure.server.store.interface import StoreMismatch
 from perdure.server.store.postgres import catalog, members
 from perdure.server.store.postgres.bulk import columns_of, insert
 from perdure.server.store.postgres.connections import reading_session, writing_session
@@ -107,8 +108,8 @@ class PostgresDatabase:
         reads = access in (Access.READ, Access.COPY_FROM)
         queries = self._dialect.tools
         self._snapshot = queries.snapshot_beside_writers if access is Access.READ else queries.snapshot
-        self._opened = await self._connect(reads=reads)
         try:
+            await self._enter(reads=reads)
             if access in (Access.COPY_FROM, Access.COPY_INTO) and (others := await self._servers()):
                 raise ToolError(
                     f"A server runs on {self._shown}: {'; '.join(others)}. Stop it, and keep it stopped while the"
@@ -119,6 +120,20 @@ class PostgresDatabase:
         except BaseException:
             await self.close()
             raise
+
+    async def _enter(self, *, reads: bool) -> None:
+        """Connect; raise ToolError where no server of ours would start, before what is asked fails in other words."""
+        self._opened = await self._connect(reads=reads)
+        try:
+            await self._dialect.check_server(self._connection)
+        except StoreMismatch as error:
+            raise ToolError(f"{self._shown}: {error}") from error
+        [(schema,)] = await self.fetch("SELECT current_schema()")
+        if schema is None:
+            raise ToolError(
+                f"{self._shown}: There is no schema to work in: make the one that the URL or the role names, or grant"
+                " the role USAGE on it."
+            )
 
     async def _connect(self, *, reads: bool) -> Connection:
         settings, dialect = PostgresSettings(), self._dialect
@@ -190,7 +205,8 @@ class PostgresDatabase:
             yield
         except asyncpg.InsufficientPrivilegeError as error:
             raise ToolError(
-                f"The role lacks a right: {error}. A table's owner, or a superuser, can GRANT it."
+                f"The role lacks a right: {error}. A superuser can GRANT it, or the owner: of a schema USAGE and CREATE"
+                " on it, of a table what the tables are asked for."
             ) from error
         except FAILURES as error:
             if self._is_at_work:
@@ -257,8 +273,8 @@ class PostgresDatabase:
 
     async def servers(self) -> list[str]:
         """See `Database.servers`."""
-        self._opened = await self._connect(reads=True)
         try:
+            await self._enter(reads=True)
             return await self._servers()
         finally:
             await self.close()

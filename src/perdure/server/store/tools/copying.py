@@ -23,7 +23,7 @@ from perdure.server.store.tools.marker import MARK, Marker, marker_text
 from perdure.server.store.tools.state import Standing, read_fences, read_state
 from perdure.server.store.tools.tables import DATA
 
-_SET_MARK = "INSERT INTO meta (name, value) VALUES (?, ?)"
+_SET_MARK = "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
 _CHANGE_MARK = "UPDATE meta SET value = ? WHERE name = ? AND value = ?"
 _DROP_MARK = "DELETE FROM meta WHERE name = ? AND value = ?"
 _SET_CLUSTER_ID = "UPDATE meta SET value = ? WHERE name = 'cluster_id'"
@@ -109,18 +109,27 @@ async def _take(target: Database, begun: Marker) -> str:
             raise ToolError(f"Another call goes on with the copy into {target.shown} at this moment.")
         return mark
     if state.cluster_id == begun.cluster_id:
-        raise ToolError(f"{target.shown} is {begun.source} itself, or a complete copy of it: nothing to do.")
+        # What the source has done since may be missing there: nobody compared them.
+        raise ToolError(
+            f"{target.shown} is {begun.source} itself, or holds an earlier or complete copy of it: nothing was copied."
+            " To copy again, give an empty target."
+        )
     if state.standing not in (Standing.EMPTY, Standing.CURRENT):
         raise ToolError(f"{target.shown} is no target: `perdure db status` says why. Copy into a new database.")
     await target.migrate()
 
     async def mark_it() -> None:
+        # First: whoever begins at the same moment waits here until we are through, and then finds our mark.
+        if not await target.execute(_SET_MARK, MARK, mark):
+            raise ToolError(
+                f"Another call is copying into {target.shown} at this moment: nothing was copied by this one."
+                " Let that one finish, or give another empty target."
+            )
         for table in (*DATA, NODE):
             if await target.fetch(f"SELECT 1 FROM {table.name} LIMIT 1"):
                 raise ToolError(
                     f"{target.shown} is not empty: there are rows in the table {table.name}. Copy into a new database."
                 )
-        await target.execute(_SET_MARK, MARK, mark)
         await target.execute(_SET_CLUSTER_ID, begun.cluster_id)
         await target.execute("DELETE FROM migration")
 

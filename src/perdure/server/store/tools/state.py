@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
 from perdure.server.store.schema import META, MIGRATION, SCHEMA_VERSION, TABLES
-from perdure.server.store.tools.interface import Database
+from perdure.server.store.tools.interface import Database, ToolError
 from perdure.server.store.tools.marker import MARK, Marker, marker_of
 
 _NAMES: Final = {table.name for table in TABLES}
+_ROWS_OF_META: Final = ("cluster_id", "cluster_version")
+"""What every database has of this release, the oldest first."""
 
 
 class Standing(Enum):
@@ -33,7 +36,7 @@ class SchemaState(NamedTuple):
 
 
 async def read_state(database: Database) -> SchemaState:
-    """Look at an open database."""
+    """Look at an open database. Raises ToolError where it has lost what no server starts without."""
     tables = await database.tables()
     if not tables:
         return SchemaState(Standing.EMPTY)
@@ -49,7 +52,19 @@ async def read_state(database: Database) -> SchemaState:
     [(version,)] = await database.fetch("SELECT max(version) FROM migration")
     if not isinstance(version, int):
         return SchemaState(without_version)
-    return SchemaState(_standing(version), version, cluster_id)
+    standing = _standing(version)
+    _require_meta(database.shown, standing, meta)
+    return SchemaState(standing, version, cluster_id)
+
+
+def _require_meta(shown: str, standing: Standing, meta: Mapping[str, str]) -> None:
+    """A newer release may keep other rows; an older one had the first of ours only."""
+    known = {Standing.CURRENT: _ROWS_OF_META, Standing.OLDER: _ROWS_OF_META[:1]}.get(standing, ())
+    if missing := [name for name in known if name not in meta]:
+        raise ToolError(
+            f"{shown} is damaged: the table meta has no row {' and no row '.join(missing)}, and no server can use it."
+            " Restore the row from a backup."
+        )
 
 
 def _standing(version: int) -> Standing:
