@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import ast
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from perdure.server.store.sqlite import SqliteStore
+from tests.server.store import rows
+from tests.server.store.writing import Writer
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -56,3 +62,23 @@ def test_its_links_lead_somewhere() -> None:
     assert links
     assert not [file for file, _, _ in links if file and not (ROOT / "docs" / file).exists()]
     assert {anchor for file, _, anchor in links if not file} <= anchors
+
+
+async def test_a_run_whose_first_task_is_not_due_needs_nobody_from_outside(tmp_path: Path) -> None:
+    [query] = re.findall(r"moved only from outside\?.*?```sql\n(.*?)```", PAGE, re.DOTALL)
+    store = SqliteStore(str(tmp_path / "orders.db"))
+    await store.open()
+    await store.save_namespace(rows.namespace("default"))
+    writer = await Writer.claim(store)
+    due, expires = rows.START + 60 * rows.SECOND, rows.START + 90 * rows.SECOND
+    runs = [
+        rows.run("for-ever", "r1", workflow_type="Waits"),
+        rows.run("until-it-expires", "r2", workflow_type="Waits", alarm_at=expires),
+        rows.run("delayed-and-begun", "r3", workflow_type="Waits", execution_at=due, alarm_at=expires),
+        rows.run("delayed", "r4", workflow_type="Delayed", execution_at=due, alarm_at=due),
+        rows.run("expires-before", "r5", workflow_type="Delayed", execution_at=due, alarm_at=due - rows.SECOND),
+    ]
+    await writer.commit(*(rows.write(run.workflow_id, run) for run in runs))
+    with closing(sqlite3.connect(tmp_path / "orders.db")) as connection:
+        assert connection.execute(query).fetchall() == [("Waits", 3, "delayed-and-begun")]
+    await store.close()

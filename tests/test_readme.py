@@ -1,18 +1,35 @@
-"""The README is true: its SQL runs, its links lead somewhere, its commands exist."""
+"""The README is true: its Python and its SQL run, its links lead somewhere, its commands exist."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from perdure.cli.main import main
 from perdure.server.store.sqlite import SqliteStore
+from tests.cli.server_process import serving
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.process
+def test_its_python_runs_as_it_is(tmp_path: Path) -> None:
+    """Saved as a file, as whoever reads it does: the SDK's sandbox imports that again."""
+    [program] = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert program.count("127.0.0.1:7233") == 1
+    with serving(["server", "--port", "0", "--db", "orders.db"], tmp_path) as server:
+        (tmp_path / "greeting.py").write_text(program.replace("127.0.0.1:7233", server.address), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "greeting.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, "Hello, Ada\n"), done.stderr
 
 
 async def test_its_sql_runs(tmp_path: Path) -> None:

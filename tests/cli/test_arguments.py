@@ -210,6 +210,7 @@ def test_what_sdks_ask_for_is_what_they_get(arguments: list[str], starts: Starts
         (["server", "--engine", "cluster.nodes=3"], "there is no 'nodes'"),
         (["server", "--engine", "other.cache_bytes=1"], "there is no 'other.cache_bytes'"),
         (["server", "--sqlite-pragma", "synchronous"], "'synchronous' is not NAME=VALUE"),
+        (["server", "--lock-wait-seconds", "nan"], "lock_wait_seconds must be a finite number, not nan"),
         (["server", "--log-level", "loud"], "'loud' is not one of debug, info"),
         (["server", "--db", "x.db", "start-dev"], "--db before start-dev has no effect"),
         (["server", "start-dev", "--search-attribute", "Tags=Map"], "'Map' is no search attribute type"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import sqlite3
 import uuid
+from contextlib import closing
+from pathlib import Path
 
 import grpc.aio
 import pytest
@@ -15,6 +19,7 @@ from temporalio.api.workflowservice.v1 import StartWorkflowExecutionRequest, Sta
 
 from perdure.server.app import CannotServe, running
 from perdure.server.settings import ServerSettings
+from perdure.server.store.sqlite import SqliteStore
 from perdure.server.store.tools.interface import Access
 from tests.server.store.tools.places import by_hand, database_of
 from tests.server.tool_databases import NewDatabase
@@ -65,3 +70,54 @@ async def test_a_server_that_could_not_start_listens_no_longer() -> None:
             pytest.fail("it has started")
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
+
+
+async def _refusal(settings: ServerSettings) -> str:
+    """Return why a server does not start."""
+    with pytest.raises(CannotServe) as refused:
+        async with running(settings):
+            pytest.fail("it has started")
+    return str(refused.value)
+
+
+async def test_a_server_that_is_not_to_make_its_database_leaves_nothing(tmp_path: Path) -> None:
+    told = await _refusal(ServerSettings(db=str(tmp_path / "fresh.db"), port=0, migrate=False))
+    assert told.endswith("The database has no schema, and this server is not to make it: `perdure db migrate` does.")
+    assert not os.listdir(tmp_path)
+
+
+async def test_a_server_on_what_is_no_database_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("Dear Sir or Madam")
+    told = await _refusal(ServerSettings(db=str(tmp_path / "letter.txt"), port=0))
+    assert "letter.txt is not an SQLite database: name another file" in told
+    assert "is not a file: name one" in await _refusal(ServerSettings(db=str(tmp_path), port=0))
+    assert os.listdir(tmp_path) == ["letter.txt"]
+
+
+async def test_a_server_with_a_pragma_that_is_none_leaves_nothing(tmp_path: Path) -> None:
+    settings = ServerSettings(db=str(tmp_path / "fresh.db"), port=0, sqlite_pragmas={"nonsense": "1"})
+    assert "has no pragma nonsense" in await _refusal(settings)
+    assert not os.listdir(tmp_path)
+
+
+async def test_a_missing_folder_is_told_with_what_would_do(tmp_path: Path) -> None:
+    told = await _refusal(ServerSettings(db=str(tmp_path / "no" / "fresh.db"), port=0))
+    assert told.endswith(f"there is no folder {tmp_path / 'no'}: make it first")
+
+
+async def test_a_server_that_may_wait_for_another_is_told_how(tmp_path: Path) -> None:
+    settings = ServerSettings(db=str(tmp_path / "orders.db"), port=0)
+    async with running(settings):
+        told = await _refusal(settings)
+    assert told.endswith("stop that one, or wait for its end with `perdure server --lock-wait-seconds`")
+
+
+async def test_a_database_that_has_lost_its_id_is_told_clearly(tmp_path: Path) -> None:
+    path = str(tmp_path / "orders.db")
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM meta")
+    told = await _refusal(ServerSettings(db=path, port=0))
+    assert told.endswith("the table meta has no row cluster_id. Restore a backup.")

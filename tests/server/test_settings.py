@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from perdure.server.settings import (
@@ -43,6 +45,23 @@ def test_a_database_this_release_does_not_have_is_refused(db: str) -> None:
 @pytest.mark.parametrize(
     ("db", "shown"),
     [
+        ("mysql://ada:secret@db.example/orders", "mysql://ada:***@db.example/orders"),
+        ("postgress://ada:secret@at/secret@db.example/orders", "postgress://ada:***@db.example/orders"),
+        ("POSTGRESQL://ada@db.example/orders?password=secret", "POSTGRESQL://ada@db.example/orders"),
+        ("sqlite://ada:secret@db.example/orders", "sqlite://ada:***@db.example/orders"),
+        ("mysql://db.example:3306/orders", "mysql://db.example:3306/orders"),
+    ],
+)
+def test_a_database_that_is_refused_is_shown_without_its_password(db: str, shown: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        ServerSettings(db=db)
+    assert str(refused.value).startswith(f"db {shown!r}: ")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("db", "shown"),
+    [
         ("postgresql://ada:secret@db.example:5433/orders", "postgresql://ada@db.example:5433/orders"),
         ("postgres://ada@db.example/orders?password=secret", "postgres://ada@db.example/orders"),
         ("postgresql:///orders", "postgresql:///orders"),
@@ -77,6 +96,13 @@ def test_sizes_and_times_are_not_nothing() -> None:
         ServerSettings(lock_wait_seconds=-0.1)
     with pytest.raises(SettingsError, match="namespace must have a name"):
         ServerSettings(namespaces=["orders", ""])
+
+
+@pytest.mark.parametrize("field", ["store_check_seconds", "shutdown_grace_seconds", "lock_wait_seconds"])
+@pytest.mark.parametrize("seconds", [math.nan, math.inf])
+def test_times_end(field: str, seconds: float) -> None:
+    with pytest.raises(SettingsError, match=f"^{field} must be a finite number, not {seconds}"):
+        ServerSettings(**{field: seconds})  # type: ignore[arg-type]  # one of several fields
 
 
 def test_search_attribute_types_are_those_of_the_protocol() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 import click
 import msgspec
@@ -75,7 +75,11 @@ def _describe(address: str) -> str:
         try:
             return MessageToJson(call(b"", timeout=_TIMEOUT_SECONDS))
         except grpc.RpcError as error:
-            raise click.ClickException(f"{address} does not answer: {error}") from None
+            # It is the call itself, of which the stubs know nothing.
+            why = cast("grpc.Call", error).details()
+            raise click.ClickException(
+                f"{address} does not answer: {why}. Start a server there, or name another with --address"
+            ) from None
 
 
 def _print(described: _Cluster) -> None:

@@ -41,7 +41,7 @@ from perdure.server.settings import (
     store_name,
 )
 from perdure.server.store.interface import ClusterStore, StoreError
-from perdure.server.store.sqlite import FileLock, SqliteStore
+from perdure.server.store.sqlite import FileHeld, FileLock, SqliteStore
 
 if TYPE_CHECKING:
     from perdure.server.engine.cluster.cluster import Cluster
@@ -74,9 +74,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         CannotServe: A part could not start; those already started are stopped.
     """
     async with AsyncExitStack() as parts:
-        await _keep_others_out(settings, parts)
-        store = await _open_store(settings)
-        parts.push_async_callback(store.close)
+        store, cluster_id = await _open_store(settings, parts)
         frontend = GrpcFrontend(
             methods(),
             address=settings.address,
@@ -93,7 +91,7 @@ async def running(settings: ServerSettings) -> AsyncIterator[RunningServer]:
         server = Server(
             engine,
             engine.namespaces,
-            await store.cluster_id(),
+            cluster_id,
             store_name(settings.db),
             limits=settings.engine.limits,
         )
@@ -198,25 +196,33 @@ async def _drain(frontend: GrpcFrontend, engine: Engine, grace_seconds: float) -
     await closing
 
 
-async def _keep_others_out(settings: ServerSettings, parts: AsyncExitStack) -> None:
-    """Hold the lock of an SQLite file for as long as the parts last. In front of other databases stands the fence."""
-    if is_postgres(settings.db) or (path := sqlite_path(settings.db)) is None:
-        return
-    lock = FileLock(path)
-    try:
-        await lock.acquire(settings.lock_wait_seconds)
-    except StoreError as error:
-        raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
-    parts.callback(lock.release)
-
-
-async def _open_store(settings: ServerSettings) -> SqliteStore | ClusterStore:
+async def _open_store(settings: ServerSettings, parts: AsyncExitStack) -> tuple[SqliteStore | ClusterStore, str]:
+    """Return the store, open for as long as the parts last, and the id of its cluster."""
+    cannot = f"cannot open the store {shown_db(settings.db)}"
     try:
         store = make_store(settings)
+        if isinstance(store, SqliteStore):
+            # First: a file that is refused gets no lock beside it.
+            store.require_made()
+            await _keep_others_out(settings, parts)
         await store.open()
+        parts.push_async_callback(store.close)
+        return store, await store.cluster_id()
+    except FileHeld as error:
+        raise CannotServe(
+            f"{cannot}: {error}, or wait for its end with `perdure server --lock-wait-seconds`"
+        ) from error
     except (StoreError, ValueError) as error:
-        raise CannotServe(f"cannot open the store {shown_db(settings.db)}: {error}") from error
-    return store
+        raise CannotServe(f"{cannot}: {error}") from error
+
+
+async def _keep_others_out(settings: ServerSettings, parts: AsyncExitStack) -> None:
+    """Hold the lock of an SQLite file for as long as the parts last. In front of other databases stands the fence."""
+    path = sqlite_path(settings.db)
+    if path is not None:
+        lock = FileLock(path)
+        await lock.acquire(settings.lock_wait_seconds)
+        parts.callback(lock.release)
 
 
 async def _bind(frontend: GrpcFrontend) -> int:

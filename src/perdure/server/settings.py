@@ -6,6 +6,8 @@ who uses a setting.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
@@ -120,6 +122,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.namespaces:
             if not name:
                 raise SettingsError("a namespace must have a name")
+        for field in ("store_check_seconds", "shutdown_grace_seconds", "lock_wait_seconds"):
+            # Neither is NaN below a limit, nor does infinity ever end.
+            if not math.isfinite(getattr(self, field)):
+                raise SettingsError(f"{field} must be a finite number, not {getattr(self, field)}")
         for field in ("concurrent_calls_max", "namespace_retention_seconds", "store_check_seconds"):
             if getattr(self, field) <= 0:
                 raise SettingsError(f"{field} must be above 0, not {getattr(self, field)}")
@@ -189,16 +195,23 @@ def sqlite_path(db: str) -> str | None:
     scheme, separator, rest = db.partition("://")
     path = db
     if separator:
+        shown = _without_password(db)
         if scheme != "sqlite":
             raise SettingsError(
-                f"db {db!r}: write sqlite:///file.db, a path, postgresql://host/database, or cockroachdb://host/database"
+                f"db {shown!r}: write sqlite:///file.db, a path, postgresql://host/database, or cockroachdb://host/database"
             )
         if not rest.startswith("/"):
-            raise SettingsError(f"db {db!r}: three slashes for a relative path, four for an absolute one")
+            raise SettingsError(f"db {shown!r}: three slashes for a relative path, four for an absolute one")
         path = rest[1:]
     if not path:
         raise SettingsError(f"db {db!r} names no file")
     return path
+
+
+def _without_password(url: str) -> str:
+    """Return what somebody took for a URL of a database without what may be a password, as messages may show it."""
+    # To the last @: passwords have any character. Behind a question mark there may be one too.
+    return re.sub(r"(://[^:@]*):.*@", r"\1:***@", url).partition("?")[0]
 
 
 def search_attribute_type(name: str) -> int:

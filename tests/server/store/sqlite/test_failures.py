@@ -194,6 +194,18 @@ def test_a_pragma_is_a_name_and_a_plain_word(name: str, value: str) -> None:
         SqliteStore(None, {name: value})
 
 
+def test_a_pragma_that_sqlite_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"has no pragma nonsense, synchronus: see the spelling"):
+        SqliteStore(None, {"cache_size": "1", "synchronus": "off", "nonsense": "1"})
+
+
+async def test_a_database_that_has_lost_its_id_is_refused(file_store: SqliteStore, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "perdure.db", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM meta WHERE name = 'cluster_id'")
+    with pytest.raises(StoreMismatch, match=r"no row cluster_id\. Restore a backup"):
+        await file_store.cluster_id()
+
+
 async def test_pragmas_reach_every_connection_and_safety_is_the_default(tmp_path: Path) -> None:
     path = tmp_path / "perdure.db"
     store = SqliteStore(str(path))

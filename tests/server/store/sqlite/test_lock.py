@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from perdure.server.store.interface import StoreUnavailable
+from perdure.server.store.interface import StoreMismatch, StoreUnavailable
 from perdure.server.store.sqlite import FileHeld, FileLock, SqliteStore
 from perdure.server.store.sqlite import lock as lock_module
 
@@ -58,7 +58,7 @@ def holder(database: str) -> subprocess.Popen[bytes]:
 
 async def test_the_second_one_is_told_who_holds_it(database: str) -> None:
     lock = await held(database)
-    told = rf"perdure\.db is in use by process {os.getpid()} on \S+, since \d{{4}}-\S+\. .*--lock-wait-seconds"
+    told = rf"perdure\.db is in use by process {os.getpid()} on \S+, since \d{{4}}-\S+\. .*: stop that one$"
     with pytest.raises(FileHeld, match=told):
         await FileLock(database).acquire(0)
     lock.release()
@@ -143,8 +143,75 @@ async def test_a_forked_child_does_not_keep_it(database: str) -> None:
 
 
 async def test_a_folder_that_is_not_there_is_said_clearly(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnavailable, match=r"cannot be opened: .*missing"):
+    with pytest.raises(StoreUnavailable, match=r"there is no folder .*missing: make it first"):
         await FileLock(str(tmp_path / "missing" / "perdure.db")).acquire(0)
+
+
+@pytest.mark.parametrize("content", [b"Dear Sir or Madam, ", b"SQLite"], ids=["a letter", "too short"])
+async def test_a_file_that_is_no_database_gets_no_lock(content: bytes, database: str) -> None:
+    Path(database).write_bytes(content)
+    with pytest.raises(StoreMismatch, match="is not an SQLite database: name another file"):
+        await FileLock(database).acquire(0)
+    assert not Path(database + ".lock").exists()
+
+
+async def test_a_folder_gets_no_lock(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StoreMismatch, match="is not a file"):
+        await FileLock(str(tmp_path / "folder")).acquire(0)
+    assert not (tmp_path / "folder.lock").exists()
+
+
+async def test_an_empty_file_and_a_database_are_locked(database: str) -> None:
+    Path(database).touch()
+    (await held(database)).release()
+    Path(database + ".lock").unlink()
+    sqlite3.connect(database).execute("PRAGMA user_version = 1").connection.close()
+    (await held(database)).release()
+
+
+def test_looking_makes_no_file(database: str) -> None:
+    assert FileLock(database).holder() is None
+    assert not Path(database + ".lock").exists()
+
+
+async def test_looking_names_the_holder_and_is_in_nobodys_way(database: str) -> None:
+    lock = await held(database)
+    told = FileLock(database).holder()
+    assert told is not None
+    assert re.fullmatch(rf"process {os.getpid()} on \S+, since \S+", told)
+    lock.release()
+    assert FileLock(database).holder() is None
+    (await held(database)).release()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks there are never shared")
+async def test_two_that_look_at_once_do_not_take_each_other_for_a_holder(database: str) -> None:
+    import fcntl
+
+    (await held(database)).release()
+    with open(database + ".lock", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert FileLock(database).holder() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it does not tell who owns a file")
+async def test_a_lock_of_another_user_is_told_with_what_would_do(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(path: str, *_: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    (await held(database)).release()
+    told = rf"owned by {Path(database).parent.owner()}: chown it, or delete it while no server runs"
+    monkeypatch.setattr(os, "open", forbid)
+    with pytest.raises(StoreUnavailable, match=told):
+        await FileLock(database).acquire(0)
+    with pytest.raises(StoreUnavailable, match=told):
+        FileLock(database).holder()
+    Path(database + ".lock").unlink()
+    with pytest.raises(StoreUnavailable, match="must be allowed to make files in its folder"):
+        await FileLock(database).acquire(0)
 
 
 async def test_without_locks_of_the_file_system_nobody_is_kept_out(

@@ -19,9 +19,10 @@ import os
 import socket
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, TypeAlias
 
-from perdure.server.store.interface import StoreUnavailable
+from perdure.server.store.interface import StoreMismatch, StoreUnavailable
 
 if sys.platform == "win32":
     import msvcrt
@@ -31,6 +32,8 @@ if sys.platform == "win32":
         os.lseek(descriptor, _LOCKED_OFFSET, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
+    _try_to_share = _try_lock
+
 else:
     import fcntl
 
@@ -39,12 +42,18 @@ else:
         # file.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
+    def _try_to_share(descriptor: int) -> None:
+        # So that two who only look do not take each other for a server.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
 
 _logger = logging.getLogger(__name__)
 
 _LOCKED_OFFSET: Final = 1 << 30
 _LOOK_SECONDS: Final = 0.1
 _CONTENT_BYTES: Final = 4096
+_BEGINNING: Final = b"SQLite format 3\0"
+"""Of every SQLite file that is not empty."""
 _IS_HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK})
 _HAS_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
@@ -79,6 +88,7 @@ class FileLock:
 
         Raises:
             FileHeld: Another process holds it; the message says which.
+            StoreMismatch: The database is something else, and nothing was put beside it.
             StoreUnavailable: The file beside the database cannot be opened.
         """
         assert self._descriptor is None, "it is held already"
@@ -100,11 +110,32 @@ class FileLock:
             os.ftruncate(descriptor, 0)
             os.close(descriptor)
 
+    def holder(self) -> str | None:
+        """Say who holds the lock, None for nobody, and make nothing: whoever makes the file owns it.
+
+        Raises:
+            StoreUnavailable: The file beside the database cannot be opened.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _cannot_open(self.path, error) from error
+        try:
+            return None if self._is_locked(descriptor, shared=True) else _holder(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _open(self) -> int:
+        if not os.path.exists(self.path):
+            # Only then: beside a file that is there somebody may work on the database, in this process too, and its
+            # locks would be lost by closing it.
+            _require_database(self._database)
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise StoreUnavailable(f"the file that keeps other processes out cannot be opened: {error}") from error
+            raise _cannot_open(self.path, error) from error
 
     async def _lock(self, descriptor: int, wait_seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -115,17 +146,17 @@ class FileLock:
             if loop.time() >= deadline:
                 raise FileHeld(
                     f"{self._database} is in use by {holder}. Only one process at a time may work on an SQLite file:"
-                    " stop that one, or wait for its end with --lock-wait-seconds"
+                    " stop that one"
                 )
             if not has_told:
                 _logger.info("waiting for the end of %s, which works on %s", holder, self._database)
                 has_told = True
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _is_locked(self, descriptor: int) -> bool:
+    def _is_locked(self, descriptor: int, *, shared: bool = False) -> bool:
         """Try to take the lock; True also where the file system has none."""
         try:
-            _try_lock(descriptor)
+            (_try_to_share if shared else _try_lock)(descriptor)
         except OSError as error:
             if error.errno in _IS_HELD:
                 return False
@@ -133,6 +164,44 @@ class FileLock:
                 raise StoreUnavailable(f"{self.path} cannot be locked: {error}") from error
             _logger.warning("the file system of %s has no locks: let only one process work on it", self._database)
         return True
+
+
+def _require_database(path: str) -> None:
+    """Refuse what is no SQLite database, before a lock is put beside it. What is empty or not there may become one."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise StoreUnavailable(f"there is no folder {folder}: make it first")
+    if not os.path.exists(path):
+        return
+    if not os.path.isfile(path):
+        raise StoreMismatch(f"{path} is not a file: name one, or one that is not there yet")
+    try:
+        with open(path, "rb") as file:
+            beginning = file.read(len(_BEGINNING))
+    except OSError as error:
+        raise StoreUnavailable(
+            f"{path} cannot be read ({error.strerror}): whoever runs this must be allowed to read and write it"
+        ) from error
+    if beginning not in (b"", _BEGINNING):
+        raise StoreMismatch(f"{path} is not an SQLite database: name another file, or one that is not there yet")
+
+
+def _cannot_open(path: str, error: OSError) -> StoreUnavailable:
+    """Say why the file beside a database cannot be opened, and what would do."""
+    told = f"the file that keeps other processes out cannot be opened: {error}"
+    if not isinstance(error, PermissionError):
+        return StoreUnavailable(told)
+    if not os.path.exists(path):
+        return StoreUnavailable(f"{told}; whoever runs this must be allowed to make files in its folder")
+    return StoreUnavailable(f"{told}; it is owned by {_owner(path)}: chown it, or delete it while no server runs")
+
+
+def _owner(path: str) -> str:
+    try:
+        return Path(path).owner()
+    except (OSError, KeyError, NotImplementedError):
+        # A user without a name, or a system that does not tell.
+        return "another user"
 
 
 def _leave_to_parent() -> None:

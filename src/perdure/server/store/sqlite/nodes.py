@@ -9,7 +9,7 @@ import sqlite3
 import msgspec
 
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import Claim, Fenced
+from perdure.server.store.interface import Claim, Fenced, StoreMismatch
 from perdure.server.store.namespace_rows import NamespaceRow, namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
@@ -38,8 +38,10 @@ _namespace_rows = msgspec.json.Decoder(list[NamespaceRow])
 
 
 def cluster_id(connection: sqlite3.Connection) -> str:
-    """See `Store.cluster_id`."""
-    row: tuple[str] = connection.execute(_CLUSTER_ID).fetchone()
+    """See `Store.cluster_id`. Raises StoreMismatch where it is lost."""
+    row: tuple[str] | None = connection.execute(_CLUSTER_ID).fetchone()
+    if row is None:
+        raise StoreMismatch("The database is damaged: the table meta has no row cluster_id. Restore a backup.")
     return row[0]
 
 

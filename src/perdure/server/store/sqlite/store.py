@@ -9,9 +9,12 @@ It must never be used by two event loops.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Final
 
 from perdure.server.core.records import (
     DiscardedHistory,
@@ -40,10 +43,12 @@ from perdure.server.store.interface import (
     StoreUnavailable,
 )
 from perdure.server.store.rounds import Fence, gather
+from perdure.server.store.schema import SCHEMA_VERSION
 from perdure.server.store.sqlite import batches, deletions, listings, nodes, queries
 from perdure.server.store.sqlite.adapters import register_adapters
 from perdure.server.store.sqlite.migrations import migrate
 from perdure.server.store.sqlite.thread import DatabaseThread
+from perdure.server.store.steps import told_not_to
 from perdure.server.store.visibility.filter import Filter
 
 OLDEST_SQLITE = (3, 38, 0)
@@ -62,6 +67,9 @@ PRAGMAS: Mapping[str, str] = {
 }
 """What every connection is set to where nothing else was asked for."""
 
+_PERSISTENT: Final = "journal_mode"
+"""The one of these that changes the file."""
+
 _CACHED_STATEMENTS = 256
 
 _MEMORY = ":memory:"
@@ -76,13 +84,14 @@ class SqliteStore:
         migrates: Whether `open` makes and leads the schema; else it refuses a database where that is to be done.
 
     Raises:
-        ValueError: A pragma's name or value is not a plain word or number.
+        ValueError: A pragma's value is not a plain word or number, or this SQLite has no such pragma.
     """
 
     def __init__(self, path: str | None, pragmas: Mapping[str, str] = {}, *, migrates: bool = True) -> None:
         for name, value in pragmas.items():
             if not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"[\w+-]+", value):
                 raise ValueError(f"Not a pragma: {name}={value}. Give a name and a plain word or number.")
+        _require_known(pragmas)
         self._path = path or _MEMORY
         self._migrates = migrates
         self._pragmas = {**PRAGMAS, **pragmas}
@@ -93,6 +102,15 @@ class SqliteStore:
         if self._path != _MEMORY:
             self._reader = DatabaseThread("perdure-store-reader", self._connect_to_read)
             self._lister = DatabaseThread("perdure-store-lister", self._connect_to_read)
+
+    def require_made(self) -> None:
+        """Refuse a file that this store would have to make, and is not to; nothing is touched.
+
+        Raises:
+            StoreMismatch: It is not there, or empty.
+        """
+        if not self._migrates and self._path != _MEMORY and not self._has_content():
+            raise StoreMismatch(told_not_to(None, SCHEMA_VERSION))
 
     async def open(self) -> None:
         """See `Store.open`. Also raises StoreMismatch where the SQLite library is too old."""
@@ -289,10 +307,25 @@ class SqliteStore:
         assert self._claimed is not None, "claim the store before writing to it"
         return self._claimed
 
+    def _has_content(self) -> bool:
+        try:
+            return os.path.getsize(self._path) > 0
+        except OSError:
+            return False
+
     def _connect_to_write(self) -> sqlite3.Connection:
+        self.require_made()
         connection = self._connect()
         try:
-            migrate(connection, may_change=self._migrates or self._path == _MEMORY)
+            if self._path != _MEMORY and self._has_content():
+                # Before the pragmas that change the file: one that is refused must stay as it is.
+                self._set(connection, PRAGMAS.keys() - {_PERSISTENT})
+                migrate(connection, may_change=self._migrates)
+                self._set(connection, self._pragmas)
+            else:
+                # After them: some hold for what they find empty.
+                self._set(connection, self._pragmas)
+                migrate(connection)
         except BaseException:
             connection.close()
             raise
@@ -300,16 +333,29 @@ class SqliteStore:
 
     def _connect_to_read(self) -> sqlite3.Connection:
         connection = self._connect()
+        try:
+            self._set(connection, self._pragmas)
+        except BaseException:
+            connection.close()
+            raise
         connection.execute("PRAGMA query_only = on")
         return connection
 
     def _connect(self) -> sqlite3.Connection:
         register_adapters()
-        connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
-        try:
-            for name, value in self._pragmas.items():
-                connection.execute(f"PRAGMA {name} = {value}").fetchall()
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        return sqlite3.connect(self._path, isolation_level=None, cached_statements=_CACHED_STATEMENTS)
+
+    def _set(self, connection: sqlite3.Connection, names: Iterable[str]) -> None:
+        for name in names:
+            connection.execute(f"PRAGMA {name} = {self._pragmas[name]}").fetchall()
+
+
+def _require_known(pragmas: Iterable[str]) -> None:
+    """Refuse pragmas that SQLite does not have, since it would say nothing. Raises ValueError."""
+    if not pragmas:
+        return
+    with closing(sqlite3.connect(_MEMORY)) as connection:
+        known = {str(name) for (name,) in connection.execute("PRAGMA pragma_list")}
+    # An SQLite may be built without the list; then all are let through.
+    if known and (unknown := sorted(set(pragmas) - known)):
+        raise ValueError(f"SQLite {sqlite3.sqlite_version} has no pragma {', '.join(unknown)}: see the spelling.")

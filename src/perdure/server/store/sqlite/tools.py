@@ -83,6 +83,9 @@ class SqliteDatabase:
         _require_place(self._path, makes_file=makes_file)
         if access in (Access.COPY_FROM, Access.COPY_INTO):
             await self._keep_servers_out()
+        await self._open(access, makes_file=makes_file)
+
+    async def _open(self, access: Access, *, makes_file: bool) -> None:
         register_adapters()
         try:
             self._opened = _connect(self._path, makes_file=makes_file)
@@ -96,7 +99,9 @@ class SqliteDatabase:
         try:
             await self._lock.acquire(0)
         except FileHeld as error:
-            raise ToolError(str(error)) from error
+            raise ToolError(f"{error}.") from error
+        except StoreError as error:
+            raise Unreachable(f"{error}.") from error
 
     def _set_up(self, access: Access) -> None:
         execute = self._connection.execute
@@ -108,7 +113,8 @@ class SqliteDatabase:
         execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
         execute("PRAGMA synchronous = full")
         if access in (Access.MIGRATE, Access.COPY_INTO):
-            execute("PRAGMA journal_mode = wal").fetchall()
+            # Says whether it is a database. The journal's mode waits until `migrate` has not refused it.
+            self._read()
             return
         execute("PRAGMA query_only = on")
         self._begin_to_read()
@@ -116,6 +122,9 @@ class SqliteDatabase:
     def _begin_to_read(self) -> None:
         self._connection.execute("BEGIN")
         # The transaction sees what is there at its first read.
+        self._read()
+
+    def _read(self) -> None:
         self._connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
 
     async def refresh(self) -> None:
@@ -186,6 +195,7 @@ class SqliteDatabase:
         """See `Database.migrate`."""
         with _store_errors():
             migrate(self._connection)
+            self._connection.execute("PRAGMA journal_mode = wal").fetchall()
 
     async def tables(self) -> Mapping[str, CatalogTable]:
         """See `Database.tables`."""
@@ -261,8 +271,11 @@ class SqliteDatabase:
         """See `Database.servers`. Whoever has the file open counts, a shell too; only a server is told by its id."""
         assert self._opened is None, "our own connection would count as another's"
         try:
-            await self.open(Access.COPY_FROM)
-        except Unreachable as error:
+            _require_place(self._path, makes_file=False)
+            if (holder := self._lock.holder()) is not None:
+                return [f"{self._path} is in use by {holder}"]
+            await self._open(Access.COPY_FROM, makes_file=False)
+        except (StoreError, Unreachable) as error:
             return [f"not known: {error}"]
         except ToolError as error:
             return [str(error)]
