@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -194,6 +195,8 @@ def test_the_existing_run_may_be_terminated() -> None:
     assert story.names(first)[-1] == "WorkflowExecutionTerminated"
     terminated = story.last(WorkflowExecutionTerminatedEventAttributes, first)
     assert terminated.reason == "TerminateIfRunning WorkflowIdReusePolicy"
+    [details] = terminated.details.payloads
+    assert json.loads(details.data) == f"terminated by new runID: {reply.run_id}"
     assert terminated.identity == "history-service"
     assert {run.run_id: run.is_current for run in story.writes[-1].runs} == {first: False, reply.run_id: True}
 

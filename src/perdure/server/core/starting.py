@@ -139,16 +139,16 @@ def _start(
     parent: Parent | None = None,
 ) -> tuple[list[Transition], StartReply]:
     if current is None:
-        return _begin(key, current, request, world, [], parent)
+        return _begin(key, current, request, world, parent)
     if request.request_id and request.request_id == current.start_request_id:
         return _repeat(current, world, wants_task=request.request_eager_execution)
     if request.on_conflict_options.attach_request_id and request.request_id in current.request_ids:
         return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if not current.is_open:
         _require_reusable(current, request.workflow_id_reuse_policy)
-        return _begin(key, current, request, world, [], parent)
+        return _begin(key, current, request, world, parent)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-        return _begin(key, current, request, world, [_terminate_existing(current, world)], parent)
+        return _begin(key, current, request, world, parent, replaces=current)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
         return _use_existing(current, request, world)
     raise _already_started("Workflow execution is already running.", current)
@@ -159,10 +159,12 @@ def _begin(
     current: Run | None,
     request: StartWorkflowExecutionRequest,
     world: Circumstances,
-    before: list[Transition],
     parent: Parent | None,
+    *,
+    replaces: Run | None = None,
 ) -> tuple[list[Transition], StartReply]:
     t = _new_run(key, current, request, world, parent)
+    before = _terminate(replaces, t.run.run_id, world)
     reply = StartReply(t.run.run_id, started=True, status=t.run.status)
     if request.request_eager_execution and not t.run.waits_for_first_task:
         reply.eager_task = _start_eagerly(t, request)
@@ -230,12 +232,15 @@ def _use_existing(
     return [t], reply
 
 
-def _terminate_existing(current: Run, world: Circumstances) -> Transition:
-    t = Transition(current, world, world.now)
-    text = b'"terminated by a start with the conflict policy TERMINATE_EXISTING"'
+def _terminate(run: Run | None, successor_run_id: str, world: Circumstances) -> list[Transition]:
+    """End the run in whose place another one has come, if there is one."""
+    if run is None:
+        return []
+    t = Transition(run, world, world.now)
+    text = f'"terminated by new runID: {successor_run_id}"'.encode()
     details = Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=text)])
     closure.terminate(t, reason="TerminateIfRunning WorkflowIdReusePolicy", details=details)
-    return t
+    return [t]
 
 
 def _require_reusable(closed: Run, policy: WorkflowIdReusePolicy.ValueType) -> None:
@@ -261,19 +266,20 @@ def _signal_with_start(
     key: WorkflowKey, current: Run | None, given: SignalWithStart, world: Circumstances
 ) -> tuple[list[Transition], StartReply]:
     request = given.request
-    before: list[Transition] = []
+    replaces: Run | None = None
     if current is not None and request.request_id and request.request_id == current.start_request_id:
         # Unlike for a repeated start, the reply does not say that it was started.
         return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if current is not None and current.is_open:
         if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return _signal_existing(current, given, world)
-        before.append(_terminate_existing(current, world))
+        replaces = current
     elif current is not None:
         _require_reusable(current, request.workflow_id_reuse_policy)
     t = _new_run(key, current, request, world)
     signal.record(t, request, _signal_input(given))
     run_start.schedule_first_task(t)
+    before = _terminate(replaces, t.run.run_id, world)
     return [*before, t], StartReply(t.run.run_id, started=True, status=t.run.status)
 
 
