@@ -148,7 +148,7 @@ def _start(
         _require_reusable(current, request.workflow_id_reuse_policy)
         return _begin(key, current, request, world, parent)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
-        return _begin(key, current, request, world, parent, replaces=current)
+        return _begin(key, current, request, world, parent)
     if request.workflow_id_conflict_policy == _Conflict.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING:
         return _use_existing(current, request, world)
     raise _already_started("Workflow execution is already running.", current)
@@ -160,11 +160,9 @@ def _begin(
     request: StartWorkflowExecutionRequest,
     world: Circumstances,
     parent: Parent | None,
-    *,
-    replaces: Run | None = None,
 ) -> tuple[list[Transition], StartReply]:
     t = _new_run(key, current, request, world, parent)
-    before = _terminate(replaces, t.run.run_id, world)
+    before = _terminate_open(current, t.run.run_id, world)
     reply = StartReply(t.run.run_id, started=True, status=t.run.status)
     if request.request_eager_execution and not t.run.waits_for_first_task:
         reply.eager_task = _start_eagerly(t, request)
@@ -232,9 +230,9 @@ def _use_existing(
     return [t], reply
 
 
-def _terminate(run: Run | None, successor_run_id: str, world: Circumstances) -> list[Transition]:
-    """End the run in whose place another one has come, if there is one."""
-    if run is None:
+def _terminate_open(run: Run | None, successor_run_id: str, world: Circumstances) -> list[Transition]:
+    """End the run in whose place another one has come, if it is still open."""
+    if run is None or not run.is_open:
         return []
     t = Transition(run, world, world.now)
     text = f'"terminated by new runID: {successor_run_id}"'.encode()
@@ -266,20 +264,18 @@ def _signal_with_start(
     key: WorkflowKey, current: Run | None, given: SignalWithStart, world: Circumstances
 ) -> tuple[list[Transition], StartReply]:
     request = given.request
-    replaces: Run | None = None
     if current is not None and request.request_id and request.request_id == current.start_request_id:
         # Unlike for a repeated start, the reply does not say that it was started.
         return [Transition(current, world, world.now)], StartReply(current.run_id, started=False, status=current.status)
     if current is not None and current.is_open:
         if request.workflow_id_conflict_policy != _Conflict.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING:
             return _signal_existing(current, given, world)
-        replaces = current
     elif current is not None:
         _require_reusable(current, request.workflow_id_reuse_policy)
     t = _new_run(key, current, request, world)
     signal.record(t, request, _signal_input(given))
     run_start.schedule_first_task(t)
-    before = _terminate(replaces, t.run.run_id, world)
+    before = _terminate_open(current, t.run.run_id, world)
     return [*before, t], StartReply(t.run.run_id, started=True, status=t.run.status)
 
 

@@ -368,9 +368,7 @@ def _read(record: OutboxRecord) -> Message | None:
 
 def _last_pause(failure: Exception) -> float:
     """Return after how long a pause a message that fails so is set aside."""
-    is_passing = isinstance(failure, StoreError) or (
-        isinstance(failure, ServerError) and not isinstance(failure, DataLoss | InvalidArgument)
-    )
+    is_passing = isinstance(failure, ServerError | StoreError) and not isinstance(failure, DataLoss | InvalidArgument)
     return _LAST_PASSING_PAUSE_SECONDS if is_passing else _LAST_PAUSE_SECONDS
 
 

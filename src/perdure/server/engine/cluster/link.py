@@ -137,11 +137,10 @@ class Link:
         """
         if self._is_down or self._outgoing_bytes > self._bytes_max:
             raise LinkDown(f"node {self.peer} cannot be reached now; try again")
-        loop = asyncio.get_running_loop()
         self._count += 1
         number = self._count
-        waiting = self._waiting[number] = _Waiting(loop.create_future(), late)
-        seconds = None if deadline is None else max(deadline - loop.time(), 0.0)
+        waiting = self._waiting[number] = _Waiting(self._loop.create_future(), late)
+        seconds = None if deadline is None else max(deadline - self._loop.time(), 0.0)
         self._send(Call(number, service, body, seconds, *client))
         try:
             return await waiting.future
