@@ -18,6 +18,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -123,7 +124,7 @@ class FileLock:
         except OSError as error:
             raise _cannot_open(self.path, error) from error
         try:
-            return None if self._is_locked(descriptor, shared=True) else _holder(descriptor)
+            return None if self._is_locked(descriptor, _try_to_share) else _holder(descriptor)
         finally:
             os.close(descriptor)
 
@@ -141,7 +142,7 @@ class FileLock:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_seconds
         has_told = False
-        while not self._is_locked(descriptor):
+        while not self._is_locked(descriptor, _try_lock):
             holder = _holder(descriptor)
             if loop.time() >= deadline:
                 raise FileHeld(
@@ -153,10 +154,10 @@ class FileLock:
                 has_told = True
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _is_locked(self, descriptor: int, *, shared: bool = False) -> bool:
+    def _is_locked(self, descriptor: int, try_it: Callable[[int], None]) -> bool:
         """Try to take the lock; True also where the file system has none."""
         try:
-            (_try_to_share if shared else _try_lock)(descriptor)
+            try_it(descriptor)
         except OSError as error:
             if error.errno in _IS_HELD:
                 return False
