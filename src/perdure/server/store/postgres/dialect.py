@@ -14,7 +14,7 @@ from asyncpg.connect_utils import SessionAttribute
 
 from perdure.server.store.definitions import create_index, create_view
 from perdure.server.store.interface import StoreMismatch
-from perdure.server.store.postgres.tool_queries import POSTGRES_TOOLS, ToolQueries
+from perdure.server.store.postgres.tool_queries import OURS, POSTGRES_TOOLS, ToolQueries
 from perdure.server.store.schema import TABLES, Column, ColumnType, Index, Table
 from perdure.server.store.views import View, views
 
@@ -29,12 +29,6 @@ TYPE_NAMES: Mapping[ColumnType, str] = {
     ColumnType.BOOLEAN: "boolean",
     ColumnType.BYTES: "bytea",
 }
-
-_TABLE_NAMES = (
-    "SELECT relname FROM pg_class WHERE relnamespace = quote_ident(current_schema())::regnamespace"
-    " AND relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass"
-    " AND objid = pg_class.oid AND deptype = 'e')"
-)
 
 _PROVE_ROOM = """DO $$ BEGIN
 CREATE TEMPORARY TABLE perdure_room ON COMMIT DROP AS SELECT repeat('x', 1000) FROM generate_series(1, 64);
@@ -74,7 +68,7 @@ class PostgresDialect:
     """What keeps hot sessions from plans that read whole tables."""
     listing: ClassVar[Mapping[str, str]] = {"jit": "off"}
     """What sessions are set to that list and count."""
-    table_names: ClassVar[str] = _TABLE_NAMES
+    table_names: ClassVar[str] = f"SELECT relname FROM pg_class WHERE {OURS}"  # noqa: S608 - built at import.
     """The query for the tables of the schema we would use, less those that belong to an extension."""
     prove_room: ClassVar[str | None] = _PROVE_ROOM
     """What fails where the disk is full, and leaves nothing behind; None where a full server does not answer at all."""

@@ -69,7 +69,7 @@ async def migrate(
         StoreMismatch: The database cannot hold what we store, is newer than the target, not one of Perdure's, half a
             copy, or would have to be changed and may not.
     """
-    await _check_server(connection, dialect)
+    await check_server(connection, dialect)
     at_once = dialect.changes_schema_at_once
     lead = _lead_at_once if at_once else _lead_by_statements
     if steps is None:
@@ -85,13 +85,16 @@ async def migrate(
             return
 
 
-async def _check_server(connection: Connection, dialect: PostgresDialect) -> None:
+async def check_server(connection: Connection, dialect: PostgresDialect) -> None:
+    """Do nothing, if the schema can be where the connection leads. Raises StoreMismatch."""
     await dialect.check_server(connection)
     encoding = connection.get_settings().server_encoding
     if encoding != "UTF8":
         raise StoreMismatch(f"The database must have the encoding UTF8; this one has {encoding}.")
     if await connection.fetchval("SELECT current_schema()") is None:
-        raise StoreMismatch("There is no schema to work in: make the one that the URL or the role names.")
+        raise StoreMismatch(
+            "There is no schema to work in: make the one that the URL or the role names, or grant the role USAGE on it."
+        )
 
 
 async def _lead_at_once(

@@ -31,7 +31,7 @@ class ToolQueries(NamedTuple):
     """The same for a database that is being written to, which may be a moment behind."""
 
 
-_OURS = (
+OURS = (
     "pg_class.relnamespace = quote_ident(current_schema())::regnamespace AND pg_class.relkind IN ('r', 'p')"
     " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = pg_class.oid"
     " AND deptype = 'e')"
@@ -44,18 +44,18 @@ POSTGRES_TOOLS: Final = ToolQueries(
         " || coalesce(' COLLATE ' || quote_ident(nullif(collname, 'default')::text), ''),"
         " NOT attnotnull, atthasdef FROM pg_class"
         " JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
-        f" LEFT JOIN pg_collation ON pg_collation.oid = attcollation WHERE {_OURS} ORDER BY attrelid, attnum"
+        f" LEFT JOIN pg_collation ON pg_collation.oid = attcollation WHERE {OURS} ORDER BY attrelid, attnum"
     ),
     indexes=(
         "SELECT pg_class.relname::text, made.relname::text, indisprimary, indisunique, indisvalid,"
         " ARRAY(SELECT attname::text FROM unnest(indkey::int2[]) WITH ORDINALITY AS part (number, place)"
         " JOIN pg_attribute ON attrelid = indrelid AND attnum = part.number ORDER BY part.place),"
         " pg_get_expr(indpred, indrelid), false FROM pg_class JOIN pg_index ON indrelid = pg_class.oid"
-        f" JOIN pg_class AS made ON made.oid = indexrelid WHERE {_OURS}"
+        f" JOIN pg_class AS made ON made.oid = indexrelid WHERE {OURS}"
     ),
     triggers=(
         "SELECT pg_class.relname::text, tgname::text FROM pg_class JOIN pg_trigger ON tgrelid = pg_class.oid"
-        f" WHERE NOT tgisinternal AND {_OURS} ORDER BY tgname"
+        f" WHERE NOT tgisinternal AND {OURS} ORDER BY tgname"
     ),
     views=(
         "SELECT relname::text FROM pg_class"

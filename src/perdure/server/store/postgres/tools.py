@@ -23,7 +23,7 @@ from perdure.server.store.postgres.connections import reading_session, writing_s
 from perdure.server.store.postgres.dialect import POSTGRES, TYPE_NAMES, PostgresDialect
 from perdure.server.store.postgres.errors import FAILURES, map_error
 from perdure.server.store.postgres.listings import numbered
-from perdure.server.store.postgres.migrations import migrate
+from perdure.server.store.postgres.migrations import check_server, migrate
 from perdure.server.store.postgres.transactions import in_transaction, retried
 from perdure.server.store.schema import MEMBER, META, SHARD, ColumnType, Index, Table
 from perdure.server.store.settings import PostgresSettings
@@ -125,15 +125,9 @@ class PostgresDatabase:
         """Connect; raise ToolError where no server of ours would start, before what is asked fails in other words."""
         self._opened = await self._connect(reads=reads)
         try:
-            await self._dialect.check_server(self._connection)
+            await check_server(self._connection, self._dialect)
         except StoreMismatch as error:
             raise ToolError(f"{self._shown}: {error}") from error
-        [(schema,)] = await self.fetch("SELECT current_schema()")
-        if schema is None:
-            raise ToolError(
-                f"{self._shown}: There is no schema to work in: make the one that the URL or the role names, or grant"
-                " the role USAGE on it."
-            )
 
     async def _connect(self, *, reads: bool) -> Connection:
         settings, dialect = PostgresSettings(), self._dialect
