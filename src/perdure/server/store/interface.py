@@ -57,6 +57,10 @@ class StoreMismatch(StoreError):
     """The database was made by a release this one cannot work with."""
 
 
+LOST_ID: Final = "The database is damaged: the table meta has no row cluster_id. Restore a backup."
+"""What a StoreMismatch says of a database that `Store.cluster_id` finds without one."""
+
+
 class ShardMove(NamedTuple):
     """A shard that its owner gives away, and the node that gets it."""
 

@@ -10,7 +10,16 @@ import asyncpg
 import pytest
 
 from perdure.server.core.records import EntityWrite
-from perdure.server.store.interface import Batch, BatchRejected, Claim, CommitUnknown, Fenced, Store, StoreUnavailable
+from perdure.server.store.interface import (
+    Batch,
+    BatchRejected,
+    Claim,
+    CommitUnknown,
+    Fenced,
+    Store,
+    StoreMismatch,
+    StoreUnavailable,
+)
 from perdure.server.store.postgres import PostgresStore
 from perdure.server.store.postgres.errors import FAILURES
 from perdure.server.store.postgres.transactions import in_transaction
@@ -327,6 +336,12 @@ async def test_a_caller_that_gives_up_does_not_stop_the_commit(store: PostgresSt
         await commit
     assert await store.resolve() == Claim(incarnation=2, batch=1)
     assert await _is_there(store)
+
+
+async def test_a_database_that_has_lost_its_id_is_refused(store: PostgresStore, shell: Shell) -> None:
+    await shell.execute("DELETE FROM meta WHERE name = 'cluster_id'")
+    with pytest.raises(StoreMismatch, match=r"no row cluster_id\. Restore a backup"):
+        await store.cluster_id()
 
 
 async def test_a_database_that_is_not_there_is_reported(postgres_url: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import Claim, Fenced, StoreUnavailable
+from perdure.server.store.interface import LOST_ID, Claim, Fenced, StoreMismatch, StoreUnavailable
 from perdure.server.store.namespace_rows import namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
@@ -52,9 +52,11 @@ _LIST_NAMESPACES = f"SELECT {_NAMESPACE_NAMES} FROM namespace ORDER BY name"
 
 
 async def cluster_id(reader: Reader) -> str:
-    """See `Store.cluster_id`."""
-    [(value,)] = await reader.fetch(_CLUSTER_ID)
-    return str(value)
+    """See `Store.cluster_id`. Raises StoreMismatch where it is lost."""
+    rows = await reader.fetch(_CLUSTER_ID)
+    if not rows:
+        raise StoreMismatch(LOST_ID)
+    return str(rows[0]["value"])
 
 
 async def claim(session: Reader, node: str) -> Claim:

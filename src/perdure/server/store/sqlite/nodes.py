@@ -9,7 +9,7 @@ import sqlite3
 import msgspec
 
 from perdure.server.core.records import NamespaceRecord
-from perdure.server.store.interface import Claim, Fenced, StoreMismatch
+from perdure.server.store.interface import LOST_ID, Claim, Fenced, StoreMismatch
 from perdure.server.store.namespace_rows import NamespaceRow, namespace_record, namespace_row, stale_namespace
 from perdure.server.store.schema import NAMESPACE
 
@@ -41,7 +41,7 @@ def cluster_id(connection: sqlite3.Connection) -> str:
     """See `Store.cluster_id`. Raises StoreMismatch where it is lost."""
     row: tuple[str] | None = connection.execute(_CLUSTER_ID).fetchone()
     if row is None:
-        raise StoreMismatch("The database is damaged: the table meta has no row cluster_id. Restore a backup.")
+        raise StoreMismatch(LOST_ID)
     return row[0]
 
 
